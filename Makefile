@@ -1,0 +1,50 @@
+# make help lists the targets. Any Python from 3.11 on will do: make setup PY=python3.12
+
+PY ?= python3
+BIN := .venv/bin
+# Float results depend on the number of threads: two, everywhere, unless you say otherwise (make reproduce NPROC=8).
+export NPROC ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce study verify test lint lab figures clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
+
+.venv/.ok: requirements.lock pyproject.toml
+	@command -v $(PY) >/dev/null || { echo "error: no program '$(PY)': make setup PY=/path/to/python (3.11 or newer)"; exit 1; }
+	@$(PY) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"error: $(PY) is Python {v}, needed is 3.11 or newer: make setup PY=python3.12" if sys.version_info < (3, 11) else 0)'
+	$(PY) -m venv --clear .venv
+	$(BIN)/python -m pip install -q -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+reproduce: setup ## the main job from nothing: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro
+	$(BIN)/python -m vplib.report
+
+study: setup ## the committed results at scale=study (an evening on 2 CPU cores, half an hour on one GPU)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro study/dvc.yaml
+	$(BIN)/python -m vplib.report
+
+verify: setup ## rerun the main job and compare every table with the committed one (same platform: same bytes)
+	PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro --force
+	git diff --exit-code --stat -- reports/tables
+
+test: setup ## all tests, every notebook included, in a fresh temporary folder
+	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider; status=$$?; rm -rf "$$tmp"; exit $$status
+
+lint: setup ## style of code and notebooks
+	$(BIN)/ruff check .
+
+lab: setup ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks/00_tour.ipynb
+
+figures: setup ## redraw the comparison figures of paper and blog from the committed tables (seconds, no training)
+	$(BIN)/python -m vplib.run 60_paper_figures --print
+
+clean: ## remove scratch runs and caches; results and .venv stay
+	rm -rf runs/.scratch .pytest_cache .ruff_cache
+	find vplib tests -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,53 @@
+"""What all tests share: results go to a temporary folder, and every annotation of vplib is checked at run time.
+
+This happens before vplib is imported: `vplib.paths` reads VPLIB_OUT, and jaxtyping rewrites modules as they load.
+"""
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+os.environ["VPLIB_OUT"] = tempfile.mkdtemp(prefix="vplib-")
+os.environ.setdefault("NPROC", "2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+atexit.register(shutil.rmtree, os.environ["VPLIB_OUT"], ignore_errors=True)
+
+import jaxtyping  # noqa: E402
+from beartype import BeartypeConf, beartype  # noqa: E402
+
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int will do where a float is asked for
+jaxtyping.install_import_hook("vplib", "conftest.typechecker")
+
+import nbformat  # noqa: E402
+import pytest  # noqa: E402
+
+from vplib import paths  # noqa: E402
+
+
+@pytest.fixture
+def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A fresh OUT for one test, here and in the kernels that it starts."""
+    monkeypatch.setenv("VPLIB_OUT", str(tmp_path))
+    before = paths.OUT
+    for name in ("OUT", "RUNS", "DATA", "REPORTS", "PRINTS"):
+        monkeypatch.setattr(paths, name, tmp_path / getattr(paths, name).relative_to(before))
+    return tmp_path
+
+
+@pytest.fixture
+def write_notebook(out: Path, monkeypatch: pytest.MonkeyPatch):
+    """`write_notebook("print(overrides)", ...)` makes these code cells the notebook `90_toy`, with a configuration."""
+    shutil.copytree(paths.CONF, out / "conf")
+    (out / "conf" / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\nuses: []\n")
+    (out / "notebooks").mkdir()
+    monkeypatch.setattr(paths, "CONF", out / "conf")
+    monkeypatch.setattr(paths, "NOTEBOOKS", out / "notebooks")
+
+    def write(*cells: str, parameters: str = 'overrides = ""') -> None:
+        first = nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})
+        notebook = nbformat.v4.new_notebook(cells=[first, *map(nbformat.v4.new_code_cell, cells)])
+        nbformat.write(notebook, paths.NOTEBOOKS / "90_toy.ipynb")
+
+    return write

@@ -1,0 +1,75 @@
+"""Every corpus has a data card, and the cards say what the published table says."""
+
+import pandas as pd
+import pytest
+import yaml
+
+from vplib import paths, world
+
+FOLDER = paths.ROOT / "data_cards"
+SECTIONS = ["Description", "Access and how to obtain", "Licence", "How captions were made", "Published statistics",
+            "Known limits", "Privacy", "Our stand-in", "Citation"]  # fmt: skip
+OWN_SECTIONS = ["Description", "Access and how to obtain", "Licence", "How captions were made", "Statistics",
+                "Known limits", "Privacy", "What it stands in for", "Citation"]  # fmt: skip
+KEYS = {"pretty_name", "license", "access", "redistributable", "language", "caption_source", "published", "used_in",
+        "stand_in"}  # fmt: skip
+CORPORA = pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv").query("role == 'pretraining'")
+
+
+def read(file):
+    """Header and section titles of a card."""
+    _, header, body = file.read_text().split("---\n", 2)
+    return yaml.safe_load(header), [line[3:] for line in body.splitlines() if line.startswith("## ")]
+
+
+CARDS = {header["pretty_name"]: (header, sections) for header, sections in map(read, sorted(FOLDER.glob("[a-z]*.md")))}
+OWN, _ = CARDS["Embedded world"]
+
+
+@pytest.mark.parametrize("row", CORPORA.to_dict("records"), ids=CORPORA["name"])
+def test_published_corpus(row):
+    header, sections = CARDS[row["name"]]
+    assert set(header) == KEYS
+    assert sections == SECTIONS
+    published = header["published"]
+    for key, column in (("clips", "n_clips"), ("videos", "n_videos")):
+        assert published[key] == (None if pd.isna(row[column]) else row[column])
+    assert (published["source"], published["confidence"]) == (row["source"], row["confidence"])
+    assert header["access"] in ({"public", "gated"} if row["public"] == "yes" else {"private"})
+    assert header["caption_source"] in {"human", "asr", "model", "metadata", "alt-text"}
+    assert header["used_in"] == [stage for stage in ("stage1", "stage2") if row[stage] == "yes"]
+    assert world.CORPORA[header["stand_in"]].stands_for == row["name"]
+
+
+@pytest.mark.parametrize("row", CORPORA.to_dict("records"), ids=CORPORA["name"])
+def test_statistics_are_the_published_ones(row):
+    """The numbers of a card's table, in the order of the columns of corpora.csv."""
+    card = next(file for file in FOLDER.glob("[a-z]*.md") if read(file)[0]["pretty_name"] == row["name"])
+    cells = [line.split(" | ") for line in card.read_text().splitlines() if line.startswith("| ") and "arXiv" in line]
+    columns = ["n_clips", "n_videos", "clips_printed", "videos_printed", "domain", "text_source", "quality",
+               "noun_verb_ratio", "pct_with_humans", "optical_flow_px", "grounding_score", "avg_zs_r1"]  # fmt: skip
+    assert len(cells) == len(columns)
+    for (_, said, source), column in zip(cells, columns, strict=True):
+        assert source.removesuffix(" |") == row["source"]
+        if pd.isna(row[column]):
+            assert said == "unknown"
+        elif isinstance(row[column], str):
+            assert said == row[column]
+        else:
+            assert float(said) == row[column]
+
+
+def test_every_stand_in_has_a_card():
+    named = [header["stand_in"] for header, _ in CARDS.values() if header is not OWN]
+    assert sorted(named) == sorted(OWN["stands_in"]) == sorted(world.CORPORA)
+
+
+def test_own_card_has_sections_and_no_counts():
+    header, sections = CARDS["Embedded world"]
+    assert sections == OWN_SECTIONS
+    assert "published" not in header
+
+
+def test_readme_links_every_card():
+    text = (FOLDER / "README.md").read_text()
+    assert all(f"({file.name})" in text for file in FOLDER.glob("[a-z]*.md"))

@@ -1,0 +1,104 @@
+"""What must hold for the files of the repository as they are committed."""
+
+import importlib.util
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+
+import pytest
+import yaml
+
+from vplib import config, paths
+from vplib.run import PRINT_BYTES
+
+NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
+LISTED = subprocess.run(
+    ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+    cwd=paths.ROOT, capture_output=True, text=True, check=True,
+).stdout.split("\0")  # fmt: skip
+FILES = [paths.ROOT / name for name in LISTED if name and (paths.ROOT / name).is_file()]
+BINARY = {".png", ".pdf", ".npz", ".mp4", ".array_record", ".model"}
+
+
+def test_notebooks_and_configurations_share_their_names():
+    assert [file.stem for file in NOTEBOOKS] == config.names()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_results(path):
+    cells = json.loads(path.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert not any({"papermill", "execution"} & {*cell["metadata"]} for cell in cells)
+    tagged = ["".join(cell["source"]) for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1 and 'overrides = ""' in tagged[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_load_the_configuration_of_their_name(path):
+    source = "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"])
+    assert f'config.load("{path.stem}", overrides)' in source
+
+
+def test_conda_installs_what_pip_installs():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    python, pip, packages = yaml.safe_load((paths.ROOT / "environment.yml").read_text())["dependencies"]
+    assert (python, pip) == (f"python{project['requires-python']}", "pip")
+    assert packages["pip"] == [*project["dependencies"], *project["optional-dependencies"]["test"], "--editable ."]
+
+
+def test_the_lock_pins_every_direct_dependency():
+    project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
+    lock = (paths.ROOT / "requirements.lock").read_text()
+    pinned = set(re.findall(r"^([\w.-]+)==", lock, re.MULTILINE))
+    asked = [*project["dependencies"], *project["optional-dependencies"]["test"]]
+    assert {re.match(r"[\w.-]+", line)[0] for line in asked} <= pinned
+    assert "://" not in lock and not re.search(r"^-", lock, re.MULTILINE)
+
+
+def test_make_help_names_every_target():
+    makefile = (paths.ROOT / "Makefile").read_text()
+    shown = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"^  make (\w+)", shown, re.MULTILINE) == targets(makefile)
+
+
+def targets(makefile: str) -> list[str]:
+    return re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+
+
+def test_commands_of_the_readme_exist(out):
+    """Every line of every bash block is looked at: an unknown program fails, too."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", (paths.ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    commands = [words for words in (shlex.split(line, comments=True) for line in lines) if words]
+    assert commands
+    for words in commands:
+        if words[0] == "make":
+            known = targets((paths.ROOT / "Makefile").read_text())
+            assert [word for word in words[1:] if "=" not in word and word not in known] == []
+        elif words[0].endswith("python"):
+            assert words[1] == "-m", words
+            assert importlib.util.find_spec(words[2]), words
+            if words[2] in ("vplib.run", "vplib.config"):
+                name, *overrides = [word for word in words[3:] if not word.startswith("-")]
+                for run in config.expand(overrides):
+                    config.load(name, run)
+        else:
+            assert words[0] in {"git", "cd", "conda", "pip", "source"}, words
+
+
+def test_files_are_small():
+    large = {file.name: file.stat().st_size for file in FILES if file.stat().st_size > PRINT_BYTES}
+    assert not large
+
+
+def test_no_file_names_a_folder_of_somebodys_machine():
+    found = []
+    for file in FILES:
+        if file.suffix not in BINARY:
+            for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+                if re.search(r"(?<![\w.*])/(home|root|work)/", line):
+                    found.append(f"{paths.short(file)}:{number}: {line.strip()[:100]}")
+    assert not found, "\n".join(found)

@@ -1,0 +1,233 @@
+"""Writing shards: the same bytes whatever happens on the way, and clear words when it cannot be done."""
+
+import concurrent.futures
+import csv
+import errno
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from vplib import shards
+from vplib.video import VideoError
+
+
+class Toy:
+    """Clips made of bytes; those in `bad` cannot be used, and each takes `delay` seconds."""
+
+    name = "toy"
+
+    def __init__(self, count=25, bad=(), delay=0.0, fingerprint="one"):
+        self.count, self.bad, self.delay, self.fingerprint = count, bad, delay, fingerprint
+
+    def __len__(self):
+        return self.count
+
+    def __getitem__(self, index):
+        time.sleep(self.delay)
+        if index in self.bad:
+            raise VideoError(f"{index}.mp4", "is empty (0 bytes)", "leave it out")
+        meta = {"fps": 10.0, "frames": 20, "duration": 2.0, "label": "even" if index % 2 == 0 else "odd"}
+        return shards.Clip(bytes([index]) * 1000, f"clip number {index}", meta)
+
+
+def write(source, folder, *, shard_size=10, workers=0, max_skipped_fraction=0.2, progress=None):
+    return shards.write(
+        source,
+        folder,
+        shard_size=shard_size,
+        workers=workers,
+        max_skipped_fraction=max_skipped_fraction,
+        progress=progress,
+    )
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_clip_comes_back_and_shards_survive_pickling_and_threads(tmp_path):
+    manifest = write(Toy(), tmp_path)
+    assert [shard["records"] for shard in manifest["shards"]] == [10, 10, 5]
+    assert sorted(path.name for path in tmp_path.glob("*.array_record")) == [
+        f"toy-0000{index}-of-00003.array_record" for index in range(3)
+    ]
+    read = pickle.loads(pickle.dumps(shards.Shards(tmp_path)))
+    assert len(read) == manifest["records"] == 25
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(read.__getitem__, range(25))) == [Toy()[index] for index in range(25)]
+    with pytest.raises(IndexError, match="only 0 to 24"):
+        read[25]
+
+
+def test_the_number_of_workers_does_not_change_a_byte(tmp_path):
+    source = Toy(bad=(3, 12))
+    write(source, tmp_path / "alone", workers=0)
+    write(source, tmp_path / "two", workers=2)
+    assert contents(tmp_path / "alone") == contents(tmp_path / "two")
+
+
+def test_unusable_clips_are_left_out_and_listed_with_their_reason(tmp_path):
+    manifest = write(Toy(bad=(3, 12)), tmp_path)
+    expected = [{"file": f"{index}.mp4", "reason": "is empty (0 bytes)"} for index in (3, 12)]
+    assert manifest["skipped"] == expected and manifest["records"] == 23
+    with (tmp_path / "skipped.csv").open() as file:
+        assert list(csv.DictReader(file)) == expected
+    texts = [shards.Shards(tmp_path)[index].text for index in range(23)]
+    assert texts == [f"clip number {index}" for index in range(25) if index not in (3, 12)]
+
+
+def test_too_many_unusable_clips_stop_the_writing_without_a_manifest(tmp_path):
+    with pytest.raises(
+        shards.ShardError, match=r"^toy: 2 of the first 10 clips \(of 25\).*no manifest was written.*\.$"
+    ):
+        write(Toy(bad=(3, 4, 12)), tmp_path, max_skipped_fraction=0.07)
+    assert not (tmp_path / "manifest.json").exists() and not list(tmp_path.glob("*.tmp"))
+    with pytest.raises(shards.ShardError, match="no finished corpus"):
+        shards.Shards(tmp_path)
+
+
+def test_a_corpus_without_a_usable_clip_is_refused(tmp_path):
+    with pytest.raises(shards.ShardError, match="25 of the first 25"):
+        write(Toy(bad=range(25)), tmp_path, max_skipped_fraction=1.0)
+    with pytest.raises(shards.ShardError, match="no clips"):
+        write(Toy(count=0), tmp_path)
+
+
+def test_a_shard_without_a_usable_clip_is_allowed(tmp_path):
+    write(Toy(bad=range(10, 20)), tmp_path, max_skipped_fraction=0.5)
+    assert shards.Shards(tmp_path)[10].text == "clip number 20"
+
+
+def test_statistics_add_up_over_shards_and_are_beside_each(tmp_path):
+    manifest = write(Toy(), tmp_path)
+    statistics = manifest["statistics"]
+    assert statistics["totals"] == {"clips": 25, "frames": 500, "seconds": 50.0, "words": 75, "bytes": 25000}
+    assert statistics["clips_by_words"] == {"3": 25} and statistics["clips_by_seconds"] == {"2": 25}
+    assert statistics["labels"] == {"even": 13, "odd": 12}
+    parts = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("toy-*.json"))]
+    assert [part["statistics"]["totals"]["clips"] for part in parts] == [10, 10, 5]
+    assert json.loads((tmp_path / "manifest.json").read_text()) == manifest
+
+
+def test_finished_shards_are_kept_and_a_changed_source_writes_all_again(tmp_path):
+    class Untouchable(Toy):
+        def __getitem__(self, index):
+            raise AssertionError("read again")
+
+    first = write(Toy(), tmp_path)
+    assert write(Untouchable(), tmp_path) == first
+    second = write(Toy(count=31, fingerprint="two"), tmp_path)
+    assert second["fingerprint"] != first["fingerprint"]
+    assert len(shards.Shards(tmp_path)) == 31 and len(list(tmp_path.glob("*.array_record"))) == 4
+
+
+def test_killing_the_writer_and_starting_again_gives_the_same_bytes(tmp_path):
+    code = (
+        "from pathlib import Path; from test_shards import Toy, write; "
+        f"write(Toy(delay=0.02, bad=(3,)), Path({str(tmp_path / 'killed')!r}))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+    writer = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
+    while not (tmp_path / "killed" / "toy-00000-of-00003.json").exists():
+        assert writer.poll() is None
+        time.sleep(0.01)
+    time.sleep(0.05)  # into the second shard
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    assert list((tmp_path / "killed").glob("*.tmp")) and not (tmp_path / "killed" / "manifest.json").exists()
+    write(Toy(bad=(3,)), tmp_path / "killed")
+    write(Toy(bad=(3,)), tmp_path / "quiet")
+    assert contents(tmp_path / "killed") == contents(tmp_path / "quiet")
+
+
+def test_a_full_disk_leaves_no_half_written_shard_and_the_rest_can_follow(tmp_path, monkeypatch):
+    class FullDisk:
+        def __init__(self, path, options):
+            Path(path).write_bytes(b"half of a sh")
+
+        def write(self, record):
+            pass
+
+        def close(self):
+            raise RuntimeError("write() failed: No space left on device; writing /data/a; at byte 262144")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards, "ArrayRecordWriter", FullDisk)
+        with pytest.raises(shards.ShardError, match=r"the disk is full; free some space .*\.$"):
+            write(Toy(), tmp_path)
+    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob("*.array_record"))
+
+    def no_space(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", no_space)
+        with pytest.raises(shards.ShardError, match="the disk is full"):
+            write(Toy(), tmp_path)
+    assert write(Toy(), tmp_path)["records"] == 25
+
+
+def test_other_errors_of_a_source_are_not_hidden(tmp_path):
+    class Broken(Toy):
+        def __getitem__(self, index):
+            raise RuntimeError("a mistake in the code")
+
+    with pytest.raises(RuntimeError, match="a mistake in the code"):
+        write(Broken(), tmp_path)
+    assert not contents(tmp_path)
+
+
+class Deadly(Toy):
+    def __getitem__(self, index):
+        os._exit(9)
+
+
+def test_the_death_of_a_worker_is_named(tmp_path):
+    with pytest.raises(shards.ShardError, match="a worker process died"):
+        write(Deadly(), tmp_path, workers=1)
+
+
+def test_damaged_shards_are_noticed(tmp_path):
+    write(Toy(), tmp_path)
+    path = tmp_path / "toy-00001-of-00003.array_record"
+    data = path.read_bytes()
+    path.write_bytes(data[:-100])
+    with pytest.raises(
+        shards.ShardError, match=f"{path}: the shard has {len(data) - 100} bytes instead of {len(data)}"
+    ):
+        shards.Shards(tmp_path)
+    path.write_bytes(bytes(len(data)))
+    with pytest.raises(shards.ShardError, match="a shard is damaged"):
+        shards.Shards(tmp_path)
+    position = data.index(b"clip number 15")
+    path.write_bytes(data[:position] + b"x" + data[position + 1 :])
+    with pytest.raises(shards.ShardError, match="record 15 is damaged"):
+        shards.Shards(tmp_path)[15]
+    path.unlink()
+    with pytest.raises(shards.ShardError, match="0 bytes instead"):
+        shards.Shards(tmp_path)
+
+
+def test_progress_counts_clips(tmp_path):
+    class Line:
+        calls = []
+
+        def update(self, step, **numbers):
+            self.calls.append((step, numbers))
+
+    write(Toy(bad=(12,)), tmp_path, progress=Line())
+    assert Line.calls == [(10, {"skipped": 0}), (20, {"skipped": 1}), (25, {"skipped": 1})]
+
+
+def test_a_name_that_is_no_file_name_is_refused(tmp_path):
+    source = Toy()
+    source.name = "../toy"
+    with pytest.raises(shards.ShardError, match="cannot begin a file name"):
+        write(source, tmp_path)

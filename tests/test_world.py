@@ -1,0 +1,239 @@
+"""The procedural world: deterministic, true to its word, and free of shortcuts from single frames to motion."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from vplib import captions, drawing, scenes, world
+from vplib.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+
+TRAIN, TEST, FRAMES = 1500, 600, (0, 8, 15)
+SPLITS = [*world.CORPORA, *(f"{family}/{part}" for family in world.EVALS for part in ("train", "test"))]
+MOVES = re.compile(
+    r"\b(moves|slides|drifts|rises|sinks|spins|turns|rotates|circles|goes|shakes|trembles|pulses|grows"
+    r"|stays|rests|does|zigzags|bounces|hops|gets|shrinks)\b"
+)
+
+
+def interval(trials: int, rate: float) -> tuple[float, float]:
+    """Bounds, as rates, that a binomial count leaves with probability 0.001 (normal approximation)."""
+    spread = 3.29 * np.sqrt(rate * (1 - rate) / trials) + 0.5 / trials
+    return rate - spread, rate + spread
+
+
+@pytest.mark.parametrize("corpus", SPLITS)
+def test_every_corpus_gives_frames_text_and_truth(corpus):
+    for index in range(6):
+        frames, text, known = world.clip(corpus, index, resolution=32)
+        length = 1 if corpus == "webli" else 16
+        assert frames.shape == (length, 32, 32, 3) and frames.dtype == np.uint8 and text
+        assert json.loads(json.dumps(known)) == known
+        assert known["background"] in BACKGROUNDS and 0 <= known["target"] < len(known["objects"])
+        for thing in known["objects"]:
+            assert thing["shape"] in SHAPES and thing["colour"] in COLOURS and thing["texture"] in TEXTURES
+            boxes = np.array(thing["boxes"])
+            assert boxes.shape == (length, 4) and (boxes[:, :2] < boxes[:, 2:]).all()
+            assert boxes.min() >= 0 and boxes.max() <= 1
+        ends = [event["end"] for event in known["events"]]
+        assert [event["start"] for event in known["events"]] == [0.0, *ends[:-1]] and ends[-1] == length / 8
+        assert 3 <= len(set(known["captions_reference"])) <= 4 and len(known["qa"]) >= 4
+        assert len({thing["shape"] for thing in known["objects"]}) == len(known["objects"])
+
+
+def test_clips_depend_on_nothing_but_seed_corpus_and_index():
+    forwards = [world.clip("yt180m", index) for index in range(8)]
+    for index in (5, 0, 7, 2):
+        frames, text, known = world.clip("yt180m", index)
+        assert (frames == forwards[index][0]).all() and (text, known) == forwards[index][1:]
+    assert world.clip("yt180m", 3, seed=1)[1] != forwards[3][1]
+    assert world.scene("motion/train", 3) != world.scene("motion/test", 3)
+    subject = world.scene("yt180m", 2)
+    assert (world.render(subject, only=[4, 9]) == world.render(subject)[[4, 9]]).all()
+
+
+def test_unknown_names_are_explained():
+    with pytest.raises(ValueError, match="unknown corpus 'motion/dev': choose one of ac1"):
+        world.scene("motion/dev", 0)
+
+
+def test_boxes_match_pixels():
+    """The pixels that differ between a scene with and without its object span exactly the box."""
+    checked = 0
+    for index in range(120):
+        subject = world.scene("events/train", index)
+        here = world.truth(subject, frames=1)["objects"][0]["boxes"][0]
+        if min(here) < 0.03 or max(here) > 0.97:
+            continue  # it wraps around
+        now = np.zeros(1)
+        empty = drawing.backdrop(subject.background, subject.variant, 64, scenes.view(subject, now), now)
+        empty = np.clip(empty * np.array(subject.tone), 0, 255)
+        changed = (np.abs(world.render(subject, frames=1) - empty) > 1).any(-1)[0]
+        rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
+        seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / 64
+        assert np.abs(seen - here).max() < 1.6 / 64
+        checked += 1
+    assert checked > 20
+
+
+# --- anti-shortcut ----------------------------------------------------------------------------------------------------
+
+
+def ridge(x_train, y_train, x_test):
+    mean, spread = x_train.mean(0), x_train.std(0) + 1e-6
+    x_train, x_test = (x_train - mean) / spread, (x_test - mean) / spread
+    targets = np.eye(y_train.max() + 1)[y_train] - 1 / (y_train.max() + 1)
+    weights = np.linalg.solve(x_train.T @ x_train + x_train.shape[1] * np.eye(x_train.shape[1]), x_train.T @ targets)
+    return (x_test @ weights).argmax(1)
+
+
+def nearest(x_train, y_train, x_test):
+    mean, spread = x_train.mean(0), x_train.std(0) + 1e-6
+    x_train, x_test = (x_train - mean) / spread, (x_test - mean) / spread
+    return y_train[((x_train**2).sum(1) - 2 * x_test @ x_train.T).argmin(1)]
+
+
+@pytest.fixture(scope="module")
+def motion():
+    """Scenes and classes of the motion family; the last TEST of them are from its test part."""
+    found = [world.scene("motion/train", i) for i in range(TRAIN)] + [
+        world.scene("motion/test", i) for i in range(TEST)
+    ]
+    classes = np.array([scenes.MOTION_CLASSES.index(scene.objects[scene.target].motion) for scene in found])
+    return found, classes
+
+
+def accuracy(probe, features, classes):
+    features = np.asarray(features, np.float64).reshape(len(classes), -1)
+    return (probe(features[:TRAIN], classes[:TRAIN], features[TRAIN:]) == classes[TRAIN:]).mean()
+
+
+def test_motion_classes_are_balanced_and_unordered(motion):
+    _, classes = motion
+    assert (np.bincount(classes[:TRAIN]) == TRAIN // 10).all() and (np.bincount(classes[TRAIN:]) == TEST // 10).all()
+    assert len({tuple(block) for block in classes[:200].reshape(-1, 10)}) == 20
+
+
+def test_single_frames_do_not_tell_motion(motion):
+    found, classes = motion
+    low, high = interval(TEST, 0.1)
+    pixels = np.stack([world.render(scene, resolution=32, only=FRAMES) for scene in found])
+    small = pixels.reshape(len(found), len(FRAMES), 16, 2, 16, 2, 3).mean((3, 5))
+    for place, frame in enumerate(FRAMES):
+        state = np.stack([scenes.poses(scene, np.array([frame / 8]))[scene.target, 0] for scene in found])
+        state = np.column_stack([state[:, :2], state[:, 3], np.cos(state[:, 2]), np.sin(state[:, 2])])
+        for probe in (ridge, nearest):
+            for what, features in (("pixels", small[:, place]), ("state", state)):
+                score = accuracy(probe, features, classes)
+                print(f"frame {frame}, {what}, {probe.__name__}: {score:.3f} (chance {low:.3f} to {high:.3f})")
+                assert low < score < high
+
+
+def test_appearance_and_camera_do_not_tell_motion(motion):
+    found, classes = motion
+    looks = [(s.objects[s.target].colour, s.objects[s.target].texture, s.objects[s.target].size, s.background, s.camera,
+              str(len(s.objects))) for s in found]  # fmt: skip
+    words = sorted({word for look in looks for word in look})
+    features = np.array([[word in look for word in words] for look in looks])
+    low, high = interval(TEST, 0.1)
+    score = accuracy(ridge, features, classes)
+    print(f"one-hot attributes: {score:.3f}")
+    assert low < score < high
+
+
+def test_the_true_displacement_tells_motion(motion):
+    """Positive control: the same nearest neighbour succeeds when it is given movement."""
+    found, classes = motion
+    seconds = np.arange(16) / 8
+    features = []
+    for scene in found:
+        pose = scenes.poses(scene, seconds)[scene.target] + scenes.displacement(scene.pan, seconds)
+        step = (np.diff(pose[:, :2], axis=0) + 0.5) % 1 - 0.5
+        turning = (step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]).sum()
+        features.append([*step.sum(0), pose[-1, 2] - pose[0, 2], 100 * turning, np.hypot(*step.T).mean()])
+    score = accuracy(nearest, features, classes)
+    print(f"true displacement: {score:.3f}")
+    assert score > 0.8
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def said(text: str) -> set[str]:
+    """The colours, shapes, textures and places a text names."""
+    places = {"brick": "bricks", "snowy": "snow"}
+    words = {places.get(word, word) for word in re.findall(r"[a-z]+", text.lower())}
+    return words & {*COLOURS, *SHAPES, *TEXTURES, *BACKGROUNDS}
+
+
+def shown(scene) -> set[str]:
+    return {
+        scene.background,
+        *(getattr(thing, key) for thing in scene.objects for key in ("colour", "shape", "texture")),
+    }
+
+
+@pytest.mark.parametrize("corpus", world.CORPORA)
+def test_texts_are_as_wrong_as_declared(corpus):
+    rules, count = world.CORPORA[corpus], 1000
+    texts = [world.text(corpus, index) for index in range(count)]
+    own = [shown(world.scene(corpus, index)) for index in range(count)]
+    rates = {"misaligned": rules.elsewhere, "hallucinated": rules.hallucinated, "off_topic": rules.off_topic,
+             "mentions_motion": rules.motion * (1 - rules.off_topic)}  # fmt: skip
+    for key, rate in rates.items():
+        low, high = interval(count, rate)
+        assert low <= np.mean([done[key] for _, done in texts]) <= high, key
+    for index, (text, done) in enumerate(texts):
+        assert bool(MOVES.search(text)) == done["mentions_motion"], text
+        assert (done["describes"] != index) == done["misaligned"]
+        if not done["hallucinated"]:  # nothing but the clip it is about, so nothing of its own clip if that is another
+            assert said(text) <= shown(world.scene(corpus, done["describes"])), text
+        if done["off_topic"]:
+            assert not said(text)
+    wrong = np.array([bool(said(text) - truth) for (text, _), truth in zip(texts, own, strict=True)])
+    flagged = np.array([done["misaligned"] or done["hallucinated"] for _, done in texts])
+    assert not wrong[~flagged].any() and (not flagged.any() or wrong[flagged].mean() > 0.85)
+
+
+def test_captions_differ():
+    for corpus, least in (("ac1", 0.95), ("internvid", 0.95), ("retrieval/train", 0.99), ("webli", 0.7)):
+        texts = [world.text(corpus, index)[0] for index in range(500)]
+        assert len(set(texts)) / len(texts) > least, corpus
+    chosen = world.distinct("retrieval/test", 300)
+    assert len({world.text("retrieval/test", index)[0] for index in chosen}) == len(chosen) == 300
+
+
+def test_questions_are_answered_by_the_truth():
+    kinds = set()
+    for index in range(200):
+        known = world.truth(world.scene("qa/test", index))
+        kinds |= {question["kind"] for question in known["qa"]}
+        by_shape = {thing["shape"]: thing for thing in known["objects"]}
+        for item in known["qa"]:
+            if match := re.fullmatch(r"what colour is the (\w+)\?", item["question"]):
+                assert item["answer"] == by_shape[match[1]]["colour"]
+            if match := re.fullmatch(r"what does the (\w+) do( first| last)?\?", item["question"]):
+                steps = by_shape[match[1]]["motion"].split("_then_")
+                step = steps[-1 if match[2] == " last" else 0]
+                assert captions.prompts("motion", step)[0] == f"a red star {item['answer']}"
+    assert kinds == {"appearance", "count", "motion", "order", "spatial"}
+
+
+def test_prompts_name_the_class():
+    for kind, values in (("object", SHAPES), ("colour", COLOURS), ("colour object", ["red star", "orange moon"])):
+        for value in values:
+            assert all(value in prompt for prompt in captions.prompts(kind, value))
+    for kind, values in (("background", BACKGROUNDS), ("motion", (*scenes.MOTIONS, *scenes.FINE_CLASSES)),
+                         ("interaction", scenes.INTERACTIONS)):  # fmt: skip
+        every = [prompt for value in values for prompt in captions.prompts(kind, value)]
+        assert len(every) == len(set(every)) >= 2 * len(values)
+
+
+def test_the_source_encodes_clips():
+    source = world.WorldSource("motion/test", 3, resolution=32)
+    clip = source[2]
+    assert (source.name, len(source), len(list(source))) == ("motion-test", 3, 3)
+    assert source.fingerprint != world.WorldSource("motion/test", 4, resolution=32).fingerprint
+    assert clip.meta["frames"] == 16 and clip.meta["duration"] == 2.0 and len(clip.video) > 500
+    assert world.WorldSource("webli", 1)[0].meta["frames"] == 1

@@ -1,0 +1,65 @@
+"""Weights as flat `.npz` files in the released layout: '/'-joined paths under `params/`, scanned layers on axis 0."""
+
+import os
+import zipfile
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+
+class CheckpointError(ValueError):
+    """A weights file that cannot be used: one sentence saying what, where and what to do."""
+
+
+def flatten(model: nnx.Module) -> dict[str, np.ndarray]:
+    """Name -> array of every parameter; names are the attribute path, so the module tree is the checkpoint's layout."""
+    flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
+    return {"params/" + "/".join(map(str, path)): np.asarray(value[...]) for path, value in flat}
+
+
+def save(model: nnx.Module, path: Path) -> None:
+    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # np.savez stamps the time of day
+        for name, value in sorted(flatten(model).items()):
+            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.ascontiguousarray(value), allow_pickle=False)
+    os.replace(temporary, path)
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+        raise CheckpointError(f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again") from None
+
+
+def load(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:
+    """Set every parameter of `model` from `weights[prefix/...]`, in place.
+
+    `prefix` picks a part, e.g. `params/vision_encoder`. Names and shapes are compared completely before anything is
+    set. Raises CheckpointError naming what is missing, left over or of another shape.
+    """
+    flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
+    want = {"/".join(map(str, path)): path for path in flat}
+    have = {k[len(prefix) + 1:]: v for k, v in weights.items() if k.startswith(prefix + "/")}
+    missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
+    shapes = [k for k in want.keys() & have.keys() if flat[want[k]].shape != have[k].shape]
+    for what, keys in (("lacks", missing), ("has unknown", extra)):
+        if keys:
+            raise CheckpointError(f"{name} is of another model: it {what} {keys[0]} (and {len(keys) - 1} more); "
+                                  "choose the model= it was trained with")
+    if shapes:
+        k = sorted(shapes)[0]
+        raise CheckpointError(f"{name} is of another size: {k} has shape {have[k].shape} and the model wants "
+                              f"{flat[want[k]].shape}; choose the model= it was trained with")
+    nnx.update(model, nnx.from_flat_state([(path, flat[path].replace(jnp.asarray(have[k]))) for k, path in want.items()]))

@@ -1,0 +1,143 @@
+"""Grain input pipelines: shards of encoded video to batches. Files in, numpy out; no jax here.
+
+decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> mix, every step random-access, so an
+iterator's whole state is one integer.
+"""
+
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import grain
+import numpy as np
+from jaxtyping import UInt8
+
+from vplib import video
+from vplib.shards import Shards
+from vplib.text import Tokenizer
+
+
+class ClipSource:
+    """Decoded, tokenised clips of one corpus by index; keeps up to `memory` bytes of decoded frames.
+
+    `short` is the shorter side, in pixels, to which larger videos are scaled while they are decoded.
+    """
+
+    def __init__(self, folder: Path, *, short: int, tokenizer: Tokenizer | None, memory: int):
+        self.shards, self.short, self.tokenizer, self.memory = Shards(folder), short, tokenizer, memory
+        self._kept: dict[int, dict] = {}
+        self._used = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __repr__(self) -> str:  # Grain puts this into its checks: must not depend on the machine
+        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.short})"
+
+    def __getitem__(self, index: int) -> dict:
+        index = int(index)
+        if index in self._kept:
+            return self._kept[index]
+        clip = self.shards[index]
+        decoded = video.decode(clip.video, name=f"{self.shards.folder.name}[{index}]", size=self.short)
+        item = {"frames": decoded.frames, "times": decoded.times}
+        if self.tokenizer is not None:
+            ids, keep = self.tokenizer([clip.text])
+            item |= {"ids": ids[0], "keep": keep[0]}
+        with self._lock:
+            if index not in self._kept and self._used + decoded.frames.nbytes <= self.memory:
+                self._kept[index] = item
+                self._used += decoded.frames.nbytes
+        return item
+
+    def __getstate__(self):  # workers start with an empty cache
+        return {**self.__dict__, "_kept": {}, "_used": 0, "_lock": None}
+
+    def __setstate__(self, state):
+        self.__dict__ = {**state, "_lock": threading.Lock()}
+
+
+def crop(frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
+         ) -> UInt8[np.ndarray, "T S S 3"]:
+    """The same square in every frame: random with `rng`, else central. Smaller videos are repeated at their border."""
+    short = min(frames.shape[1:3])
+    if short < size:
+        pad = [(0, 0), *[((max(size - n, 0) + 1) // 2, max(size - n, 0) // 2) for n in frames.shape[1:3]], (0, 0)]
+        frames = np.pad(frames, pad, mode="edge")
+    free = [n - size for n in frames.shape[1:3]]
+    top, left = (n // 2 if rng is None else int(rng.integers(n + 1)) for n in free)
+    return frames[:, top:top + size, left:left + size]
+
+
+class Sample(grain.transforms.RandomMap):
+    """Frames at random moments of equal stretches of the clip, and a random crop; no flips (they would reverse motion).
+
+    The paper names no augmentation; this is our choice. One-frame clips (images) stay one frame unless `tile`.
+    """
+
+    def __init__(self, frames: int, size: int, tile: bool = False):
+        self.frames, self.size, self.tile = frames, size, tile
+
+    def random_map(self, item: dict, rng: np.random.Generator) -> dict:
+        count = self.frames if len(item["frames"]) > 1 or self.tile else 1
+        picked = item["frames"][video.uniform_indices(item["times"], count, rng)]
+        return {"video": crop(picked, self.size, rng), **{k: item[k] for k in ("ids", "keep") if k in item}}
+
+
+def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames: int, size: int, short: int, batch: int,
+           mixing: str, seed: int, tokenizer: Tokenizer | None = None, memory: int = 2**31, index: int = 0,
+           count: int = 1, threads: int = 2, workers: int = 0) -> grain.DatasetIterator:
+    """An endless iterator of this process's share of global batches {video uint8 (B,T,S,S,3), ids, keep}.
+
+    Each corpus is shuffled anew every epoch with its own seed and repeated. `mixing` "alternating" draws every batch
+    from one corpus (alternating gradient descent, the paper's), "plain" mixes inside batches; `weights` are relative.
+    `index` of `count` processes gets its slice of each global batch. `workers` > 0 decodes in processes. The iterator
+    has get_state and set_state; equal arguments give equal batches whatever `threads` and `workers`.
+
+    Raises ValueError for a batch that the processes do not divide or an unknown `mixing`.
+    """
+    if batch % count:
+        raise ValueError(f"a global batch of {batch} does not divide over {count} processes: choose a multiple")
+    local = batch // count
+    parts, shares = [], []
+    for number, (name, folder) in enumerate(sorted(folders.items())):
+        if weights[name] <= 0:
+            continue
+        source = ClipSource(folder, short=short, tokenizer=tokenizer, memory=memory // len(folders))
+        part = grain.MapDataset.source(source).seed(seed * 1000 + number).shuffle().repeat()
+        part = part.random_map(Sample(frames, size, tile=mixing == "plain"))
+        parts.append(part[index::count].batch(local) if mixing == "alternating" else part)
+        shares.append(weights[name])
+    if mixing == "alternating":
+        mixed = grain.MapDataset.mix(parts, weights=shares)
+    elif mixing == "plain":
+        mixed = grain.MapDataset.mix(parts, weights=shares)[index::count].batch(local)
+    else:
+        raise ValueError(f"data.mixing={mixing} is not known: choose alternating or plain")
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
+    dataset = mixed.to_iter_dataset(ahead)
+    if workers:
+        parse_flags()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+def parse_flags() -> None:
+    """Grain's worker processes read absl flags; notebooks and plain scripts never parse any."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def once(folder: Path, *, frames: int, size: int, short: int, batch: int) -> Iterator[tuple[dict, list[str], list[dict]]]:
+    """Every clip of an evaluation corpus in order: {video (B,T,S,S,3)}, texts, metas; central frames and crop."""
+    shards = Shards(folder)
+    for start in range(0, len(shards), batch):
+        clips = [shards[i] for i in range(start, min(start + batch, len(shards)))]
+        videos = []
+        for i, clip in enumerate(clips):
+            decoded = video.decode(clip.video, name=f"{folder.name}[{start + i}]", size=short)
+            videos.append(crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size))
+        yield {"video": np.stack(videos)}, [clip.text for clip in clips], [clip.meta for clip in clips]

@@ -1,0 +1,176 @@
+"""The factorised video encoder, the text encoder and the video-text model, as released.
+
+Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism (arXiv:2402.13217) section 2.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from vplib.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows
+
+
+def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
+    """Non-overlapping square patches in row-major order, each flattened as (row, column, channel).
+
+    Raises ValueError when height or width is not a multiple of `patch`.
+    """
+    b, t, h, w, c = video.shape
+    if h % patch or w % patch:
+        raise ValueError(f"video frames of {h}x{w} pixels do not divide into {patch}-pixel patches: "
+                         f"resize to multiples of {patch}, for example {h // patch * patch}x{w // patch * patch}")
+    x = video.reshape(b, t, h // patch, patch, w // patch, patch, c)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, (h // patch) * (w // patch), patch * patch * c)
+
+
+class Embedding(nnx.Module):
+    """A table of vectors under the released name `emb_var`."""
+
+    def __init__(self, rows: int, width: int, *, fan_in: int, rngs: nnx.Rngs):
+        self.emb_var = nnx.Param(lecun(rngs.params(), (rows, width), fan_in))
+
+
+class Transformer(nnx.Module):
+    """A stack under the released name `transformers_stack`."""
+
+    def __init__(self, *args, **kwargs):
+        self.transformers_stack = Stack(*args, **kwargs)
+
+    def __call__(self, x: Array, mask: Array | None = None) -> Array:
+        return self.transformers_stack(x, mask)
+
+
+class VideoEncoder(nnx.Module):
+    """ViViT-style factorised encoder: spatial stack in each frame, LayerNorm, temporal stack at each place, LayerNorm.
+
+    All T x N tokens are kept, time-major. `size` is the training resolution in pixels, `frames` the length of the
+    temporal table; other resolutions and frame counts interpolate the tables bilinearly.
+    """
+
+    def __init__(self, *, patch: int, size: int, frames: int, width: int, spatial_layers: int, temporal_layers: int,
+                 heads: int, mlp: int, remat: bool = False, rngs: nnx.Rngs):
+        grid = size // patch
+        self.patch_projection = Dense(patch * patch * 3, width, rngs=rngs)
+        self.spatial_pos_emb = Embedding(grid * grid, width, fan_in=grid * grid, rngs=rngs)
+        self.spatial_encoder = Transformer(spatial_layers, width, heads, mlp, remat=remat, rngs=rngs)
+        self.spatial_ln = LayerNorm(width)
+        self.temporal_pos_emb = Embedding(frames, width, fan_in=frames, rngs=rngs)
+        self.temporal_encoder = Transformer(temporal_layers, width, heads, mlp, remat=remat, rngs=rngs)
+        self.temporal_ln = LayerNorm(width)
+        self.patch, self.grid = patch, grid
+
+    def positions(self, frames: int, rows: int, columns: int, *, crop: bool = False
+                  ) -> tuple[Float[Array, "N D"], Float[Array, "T D"]]:
+        """Space and time tables at the asked shape; `crop` takes the first `frames` time entries instead of resizing.
+
+        Cropping is what the paper does for images in training (one-frame videos); interpolation is the released code's.
+        """
+        space, time = self.spatial_pos_emb.emb_var[...], self.temporal_pos_emb.emb_var[...]
+        if (rows, columns) != (self.grid, self.grid):
+            square = space.reshape(self.grid, self.grid, -1)
+            space = jax.image.resize(square, (rows, columns, space.shape[1]), "bilinear").reshape(rows * columns, -1)
+        if crop:
+            time = time[:frames]
+        elif frames != time.shape[0]:
+            time = jax.image.resize(time, (frames, time.shape[1]), "bilinear")
+        return space, time
+
+    def __call__(self, video: Float[Array, "B T H W 3"], *, visible: Int[Array, "B *R V"] | None = None,
+                 paddings: Float[Array, "B T"] | None = None, crop: bool = False, features: bool = False):
+        """Tokens (B, S, D) of `video` in [0, 1]; with `visible`, only those tokens enter the encoder.
+
+        `visible` (B, V): the same places in every frame (a tube), S = T*V. `visible` (B, T, V): V places of each
+        frame, S = T*V; places that a frame lacks are simply absent from the temporal attention. `paddings` (B, T):
+        1 marks frames no other frame may attend to. `features` also returns the spatial stack's output.
+
+        Raises ValueError for frames that do not divide into patches.
+        """
+        x = patchify(video, self.patch)  # B T N P
+        b, t, n, _ = x.shape
+        rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
+        space, time = self.positions(t, rows, columns, crop=crop)
+        place = None
+        if visible is not None:  # select raw pixels: needs no gradient, so masking saves the backward pass as well
+            place = visible if visible.ndim == 3 else jnp.broadcast_to(visible[:, None], (b, t, visible.shape[-1]))
+            x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
+        x = self.patch_projection(x)
+        x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
+        mask = None if paddings is None else (paddings == 0)
+        x = self.spatial_encoder(x, None if mask is None else mask[:, :, None, None, None])  # a padded frame: uniform
+        x = self.spatial_ln(x)
+        spatial = x.reshape(b, -1, x.shape[-1])
+
+        ragged = visible is not None and visible.ndim == 3
+        if ragged:  # one sequence of T*V tokens in which only tokens of the same place see each other
+            x = (x + time[None, :, None].astype(x.dtype)).reshape(b, -1, x.shape[-1])  # B S D
+            place = place.reshape(b, -1)
+            x = self.temporal_encoder(x, (place[:, :, None] == place[:, None, :])[:, None])
+        else:
+            x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
+            x = self.temporal_encoder(x, None if mask is None else mask[:, None, None, None, :])
+            x = x.swapaxes(1, 2).reshape(b, -1, x.shape[-1])  # B S D
+        x = self.temporal_ln(x)
+        return (x, spatial) if features else x
+
+
+def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
+    """Fixed positions: sines then cosines at timescales from 1 to 10,000."""
+    rates = jnp.exp(-jnp.arange(width // 2) * (jnp.log(10_000.0) / max(width // 2 - 1, 1)))
+    angles = jnp.arange(length)[:, None] * rates
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=1)
+
+
+class TextEncoder(nnx.Module):
+    """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose output is the embedding."""
+
+    def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, mlp: int, remat: bool = False,
+                 rngs: nnx.Rngs):
+        self.token_emb = Embedding(vocabulary, width, fan_in=width, rngs=rngs)
+        self.cls_emb = nnx.Param(jax.random.normal(rngs.params(), (1, 1, width)) * width**-0.5)
+        self.unimodal_transformer = Stack(layers, width, heads, mlp, activation=jax.nn.relu, remat=remat, rngs=rngs)
+        self.unimodal_ln = LayerNorm(width)
+
+    def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        """Embedding of token ids; `keep` is False at padding. The class token sits after the padding, as released."""
+        table = self.token_emb.emb_var[...]
+        b, l = ids.shape
+        x = one_hot_rows(table, ids) if table.shape[0] <= 4096 else table[ids]  # a big table: a gather is cheaper
+        x = x * table.shape[1] ** 0.5 + sinusoids(l, table.shape[1])
+        cls = jnp.broadcast_to(self.cls_emb[...] * table.shape[1] ** 0.5, (b, 1, table.shape[1]))
+        x = jnp.concatenate([x, cls], axis=1)  # B L+1 D
+        keep = jnp.concatenate([keep, jnp.ones((b, 1), bool)], axis=1)
+        mask = jnp.tril(jnp.ones((l + 1, l + 1), bool)) & keep[:, None, None, :]  # B 1 L+1 L+1
+        return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
+
+
+def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
+    """x / ||x||, in float32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-12)
+
+
+class VideoText(nnx.Module):
+    """Video encoder, optional auxiliary layers, attention pooler and text encoder; unit-length embeddings, no projections."""
+
+    def __init__(self, *, vision: dict, text: dict, aux_layers: int, pooler_inner: int | None = None, rngs: nnx.Rngs):
+        width, heads, mlp = vision["width"], vision["heads"], vision["mlp"]
+        self.vision_encoder = VideoEncoder(**vision, rngs=rngs)
+        if aux_layers:
+            self.auxiliary_encoder = Transformer(aux_layers, width, heads, mlp, rngs=rngs)
+        self.contrastive_vision_pooler = AttentionPool(width, heads, inner=pooler_inner, rngs=rngs)
+        self.text_encoder = TextEncoder(width=width, heads=heads, **text, rngs=rngs)
+
+    def pool(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A D"]:
+        """Global embedding of a token sequence, not normalised."""
+        if hasattr(self, "auxiliary_encoder"):
+            tokens = self.auxiliary_encoder(tokens)
+        return self.contrastive_vision_pooler(tokens)
+
+    def encode_video(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B D"]:
+        """Unit-length video embeddings; keyword arguments as `VideoEncoder`."""
+        return normalise(self.pool(self.vision_encoder(video, **kwargs)))
+
+    def encode_text(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
+        """Unit-length text embeddings."""
+        return normalise(self.text_encoder(ids, keep))

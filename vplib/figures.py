@@ -1,0 +1,257 @@
+"""Figures: one style, one way to save, and the published numbers that the comparison figures are drawn from.
+
+Numbers reported by the paper are read from `reports/published/`, ours from `reports/tables/`; none is typed here.
+An empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never enters a difference.
+"""
+
+import math
+import os
+import re
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vplib import paths
+
+COLUMN, PAGE = 3.25, 6.75  # figure widths, inches
+BLUE, LIGHT_BLUE, OURS, DARK, MID, LIGHT = "#1a66d6", "#8fbaf0", "#d55e00", "#3c4043", "#80868b", "#dadce0"
+# Blue is VideoPrism, vermilion is ours, muted colours are the rest. Neighbours in a figure also differ in lightness,
+# so the figures survive a grey print and the common colour-vision deficiencies.
+PALETTE = {
+    "VideoPrism-B": LIGHT_BLUE, "VideoPrism-g": BLUE, "CLIP": "#dcdcdc", "VATT": "#c9b78f", "InternVideo": "#a3ad9c",
+    "UMT": "#74797e", "VideoMAE-v2": "#dcdcdc", "CoCa": "#dcdcdc", "VideoCoCa": "#c9b78f", "Singularity": "#efe6d2",
+    "DeCap": "#efe6d2", "FrozenBiLM": "#efe6d2", "Flamingo-3B": "#a3ad9c", "Flamingo-9B": "#74797e",
+    "VideoPrism-B + PaLM-2 1B": LIGHT_BLUE, "VideoPrism-B + PaLM-2 8B": BLUE,
+}  # fmt: skip
+SCALES = ("smoke", "lesson", "study", "paper")  # the dial, from small to large
+
+FAMILIES = {"T2": "VideoGLUE", "T3": "Zero-shot retrieval", "T4a": "Zero-shot classification",
+            "T4b": "Zero-shot classification", "T4c": "Zero-shot classification", "T4d": "Zero-shot classification",
+            "T4e": "Zero-shot classification", "T19": "Zero-shot classification", "T5": "Zero-shot captioning",
+            "T6": "Zero-shot QA", "T7": "CV for science"}  # fmt: skip
+TASKS = {"zero-shot retrieval t2v": "ZST2V", "zero-shot retrieval v2t": "ZSV2T", "zero-shot classification": "ZSC",
+         "zero-shot captioning": "ZSCap", "zero-shot QA": "ZSQA", "science VC": "VC", "science STAL": "STAL"}  # fmt: skip
+GROUPS = (("Kinetics-400", "MiT"), ("SSv2", "Diving48"), ("Charades",), ("ActivityNet-v1.3",), ("AVA", "AVA-Kinetics"))
+ADAPTATIONS = {"T13": "frozen", "T14": "mlap", "T15": "adapter", "T16": "e2e"}
+
+
+def style() -> None:
+    """Set the look of every figure of the repository: small sans-serif type, open axes, no grid."""
+    plt.rcParams.update({
+        "font.size": 7, "axes.titlesize": 7, "axes.labelsize": 7, "xtick.labelsize": 6.5, "ytick.labelsize": 6.5,
+        "legend.fontsize": 6.5, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False,
+        "axes.edgecolor": MID, "axes.linewidth": 0.6, "xtick.color": DARK, "ytick.color": DARK, "text.color": DARK,
+        "axes.labelcolor": DARK, "xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.major.size": 2.5,
+        "ytick.major.size": 2.5, "lines.linewidth": 1.2, "figure.constrained_layout.use": True, "figure.dpi": 100,
+        "axes.titlelocation": "left", "axes.axisbelow": True, "pdf.fonttype": 42, "font.family": "DejaVu Sans",
+    })  # fmt: skip
+
+
+def save(fig: Figure, name: str, *, data: pd.DataFrame) -> None:
+    """Write `reports/figures/<name>.png` and `.pdf`, and `reports/tables/<name>.csv`: a figure never without its data.
+
+    The same figure and data give the same bytes: no dates, no versions, floats with ten significant digits.
+    Raises ValueError unless the name is `<NN_notebook>-<slug>`, because the prefix is how a reader finds the origin.
+    """
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+-[a-z0-9_]+", name):
+        raise ValueError(f"figure name {name!r} is not NN_notebook-slug; example: 60_paper_figures-retrieval")
+    figures, tables = paths.REPORTS / "figures", paths.REPORTS / "tables"
+    figures.mkdir(parents=True, exist_ok=True)
+    tables.mkdir(parents=True, exist_ok=True)
+    fig.canvas.draw()  # settles the layout once, so that every format sees the same positions
+    writers = {
+        figures / f"{name}.png": lambda path: fig.savefig(path, format="png", dpi=150, metadata={"Software": None}),
+        figures / f"{name}.pdf": lambda path: fig.savefig(
+            path, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
+        ),
+        tables / f"{name}.csv": lambda path: data.to_csv(path, index=False, float_format="%.10g", lineterminator="\n"),
+    }
+    for path, write in writers.items():
+        part = path.with_name(path.name + ".part")
+        write(part)
+        os.replace(part, path)
+
+
+def published(table: str | None = None) -> pd.DataFrame:
+    """All published results, or those of one table of the paper ("T2", "F7", ...); an unknown value is NaN.
+
+    Raises ValueError if there is no such table.
+    """
+    frame = pd.read_csv(paths.ROOT / "reports" / "published" / "published_results.csv")
+    frame["note"] = frame["note"].fillna("")
+    if table is None:
+        return frame
+    if table not in set(frame["table"]):
+        raise ValueError(f"no table {table!r} in reports/published/published_results.csv; see its first column")
+    return frame[frame["table"] == table].reset_index(drop=True)
+
+
+def corpora() -> pd.DataFrame:
+    """The corpora of the paper (Tables 1, 8 and 20): one row each; an unknown count is NaN."""
+    return pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv")
+
+
+def headline(names: list[str]) -> pd.DataFrame:
+    """Our rows of `reports/tables/headline.csv` with these names, at the largest scale run so far; maybe empty."""
+    path = paths.REPORTS / "tables" / "headline.csv"
+    columns = ["name", "scale", "value", "low", "high", "unit", "command"]
+    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
+    if list(frame.columns) != columns:
+        raise ValueError(f"{path}: columns are {list(frame.columns)}, expected {columns}; rerun the notebook behind it")
+    frame = frame[frame["name"].isin(names)]
+    largest = max(frame["scale"], key=SCALES.index, default=None)
+    frame = frame[frame["scale"] == largest]
+    return frame.sort_values("name", key=lambda column: column.map(names.index)).reset_index(drop=True)
+
+
+def model_label(frame: pd.DataFrame) -> pd.Series:
+    """Model and size in one word, as the paper prints them: "VideoPrism-g", "UMT-L"."""
+    short = frame["model"] + "-" + frame["size"].fillna("").astype(str)
+    return short.str.rstrip("-").str.replace("VideoPrism+PaLM-2-B+", "VideoPrism-B + PaLM-2 ", regex=False)
+
+
+def deltas(results: pd.DataFrame) -> pd.DataFrame:
+    """VideoPrism minus the best previous foundation model on each benchmark, recomputed from the result tables.
+
+    VideoPrism is g, or B with the 8B language model; the baseline is the best of any size, without rows noted "gray"
+    (extra modalities, or a language model that was tuned) and without domain experts. Source: VideoPrism, Figure 2.
+    """
+    frame = results[results["table"].isin(FAMILIES) & ~results["metric"].isin(["R@5", "top5"])]
+    frame = frame[~frame["note"].str.contains("gray") & (frame["model"] != "Domain experts")].dropna(subset="value")
+    frame = frame.assign(label=model_label(frame), task=frame["task"].replace(TASKS))
+    frame["family"] = frame["table"].map(FAMILIES)
+    prism = frame["model"].str.startswith("VideoPrism")
+    ours, rest = frame[prism & frame["size"].isin(["g", "B+8B"])], frame[~prism]
+    best = rest.loc[rest.groupby(["family", "benchmark", "task"])["value"].idxmax()]
+    both = ours.merge(best, on=["family", "benchmark", "task", "metric"], suffixes=("", "_best"))
+    both["delta"] = (both["value"] - both["value_best"]).round(1)
+    columns = ["family", "benchmark", "task", "metric", "label", "value", "label_best", "value_best", "delta"]
+    return both[columns].sort_values("delta", ascending=False, kind="stable").reset_index(drop=True)
+
+
+def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
+    """VideoGLUE score (VGS) of each model, and the four task averages and costs (trainable GFLOPs) behind it.
+
+    VGS = sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i) over the adaptations i. S_i averages five task groups (four
+    where temporal localisation was not run); C_i is the cost. Source: VideoPrism, Tables 13-17.
+    """
+    rows = []
+    for (model, size), part in results[results["table"].isin(ADAPTATIONS)].groupby(["model", "size"], sort=False):
+        row = {"model": model, "size": size}
+        top = bottom = 0.0
+        for table, adaptation in ADAPTATIONS.items():
+            value = part[part["table"] == table].set_index("benchmark")["value"]
+            groups = [value[list(group)].mean(skipna=False) for group in GROUPS if set(group) <= set(value.index)]
+            row[f"score_{adaptation}"], row[f"gflops_{adaptation}"] = np.mean(groups), value["VideoGLUE"]
+            weight = 1 / math.log10(value["VideoGLUE"])
+            top, bottom = top + weight * np.mean(groups), bottom + weight
+        rows.append(row | {"vgs": top / bottom})
+    return pd.DataFrame(rows)
+
+
+def bars(ax: Axes, table: pd.DataFrame, *, gain: pd.Series, hollow: tuple[str, ...] = ()) -> None:
+    """Grouped bars: one group per row, one colour per column (a model); NaN is drawn as a small "n/a".
+
+    gain: per row, the number written above the last bar, with its sign.
+    hollow: columns that the paper shows in gray and does not compare with; drawn as outlines with their name inside.
+    """
+    width = 0.84 / len(table.columns)
+    upright = {"textcoords": "offset points", "rotation": 90, "ha": "center", "size": 4.5}
+    for k, model in enumerate(table.columns):
+        x = np.arange(len(table)) + (k - (len(table.columns) - 1) / 2) * width
+        if model in hollow:
+            ax.bar(x, table[model], 0.85 * width, fc="white", ec=MID, lw=0.6)
+        else:
+            color = PALETTE[model] if model in PALETTE else PALETTE[model.rsplit("-", 1)[0]]
+            ax.bar(x, table[model], 0.92 * width, color=color, label=model)
+        for at, value in zip(x, table[model], strict=True):
+            if np.isnan(value) or model in hollow:
+                text = "n/a" if np.isnan(value) else model
+                ax.annotate(text, (at, 0), (0, 2), color=MID if np.isnan(value) else DARK, **upright)
+    for at, top, value in zip(x, table.iloc[:, -2:].max(axis=1), gain, strict=True):  # x: where the last bars stand
+        if not np.isnan(value):
+            above = {"textcoords": "offset points", "ha": "center", "size": 5.5, "color": BLUE}
+            ax.annotate(f"{value:+.1f}", (at, top), (0, 2), **above)
+    ax.set_xticks(range(len(table)), table.index)
+    ax.tick_params(axis="x", length=0)
+
+
+def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
+    """Draw our own measurements (headline name -> tick label) in a panel of their own; returns them as published rows.
+
+    Kept apart from published bars on purpose: the embedded world is a toy, its absolute values compare with nothing.
+    """
+    frame = headline(list(labels))
+    if frame.empty:
+        not_run(ax)
+    else:
+        factor = np.where(frame["unit"] == "fraction", 100.0, 1.0)
+        value = frame["value"] * factor
+        spread = np.stack([value - frame["low"] * factor, frame["high"] * factor - value])
+        ax.bar(range(len(frame)), value, 0.6, color=OURS, alpha=0.85)
+        ax.errorbar(range(len(frame)), value, spread, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
+        ax.set_xticks(range(len(frame)), frame["name"].map(labels), size=5.5)
+        ax.set(xlim=(-0.6, len(frame) - 0.4), ylabel=ylabel)
+        ax.tick_params(axis="x", length=0)
+        note = f"ours, embedded world,\nscale={frame['scale'][0]} (toy: values\nare not comparable)"
+        ax.set_title(note, color=OURS, size=6)
+    rows = frame.rename(columns={"name": "benchmark", "scale": "size", "unit": "metric", "command": "source"})
+    return rows.assign(table="ours")[["table", "benchmark", "metric", "size", "value", "low", "high", "source"]]
+
+
+def not_run(ax: Axes) -> None:
+    """An empty panel that says why it is empty."""
+    ax.text(0.5, 0.5, "ours: not yet run", transform=ax.transAxes, ha="center", va="center", color=OURS)
+    ax.set_axis_off()
+
+
+def histogram(ax: Axes, bins: pd.Series, share: pd.Series, *, label: str, color: str) -> None:
+    """Shares in per cent of named bins, each with its value above."""
+    ax.bar(range(len(share)), share, 0.75, color=color)
+    for k, value in enumerate(share):
+        ax.annotate(f"{value:.1f}", (k, value), (0, 2), textcoords="offset points", ha="center", size=6)
+    ax.set_xticks(range(len(share)), bins, size=5.5)
+    ax.set(xlabel=label, ylim=(0, 1.12 * share.max()))
+
+
+def seeds(ax: Axes, x: float, values: list[float], *, color: str = BLUE, label: str | None = None) -> None:
+    """One condition: a point per seed, and the mean as a short bar across them."""
+    ax.plot([x] * len(values), values, "o", ms=3, mfc="none", mec=color, mew=0.7, alpha=0.7)
+    ax.plot([x - 0.2, x + 0.2], [np.mean(values)] * 2, color=color, lw=2, label=label, solid_capstyle="butt")
+
+
+def film_strip(ax: Axes, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
+    """The frames of one clip side by side, time running to the right."""
+    gap = np.full((frames.shape[1], max(1, frames.shape[2] // 24), 3), 255, np.uint8)
+    strip = [part for frame in frames for part in (frame, gap)][:-1]
+    ax.imshow(np.concatenate(strip, axis=1), interpolation="nearest")
+    ax.set_axis_off()
+
+
+def similarity_bars(
+    frames: UInt8[np.ndarray, "T H W 3"], texts: list[str], similarity: Float[np.ndarray, " Q"]
+) -> Figure:
+    """The blog's picture: a strip of frames, and below it one blue bar per text query, as long as its similarity.
+
+    similarity: cosine in [-1, 1]. The best query is dark blue, the others are light.
+    """
+    count, height, width, _ = frames.shape
+    heights = [PAGE * height / (count * width), 0.45 + 0.26 * len(texts)]  # inches: the strip fills the page's width
+    fig = plt.figure(figsize=(PAGE, sum(heights)))
+    top, bottom = (part.subplots() for part in fig.subfigures(2, 1, height_ratios=heights))
+    film_strip(top, frames)
+    color = [BLUE if k == int(np.argmax(similarity)) else LIGHT_BLUE for k in range(len(texts))]
+    bottom.barh(range(len(texts)), similarity, 0.7, color=color)
+    for k, value in enumerate(similarity):
+        bottom.annotate(f"{value:.2f}", (max(value, 0), k), (3, 0), textcoords="offset points", va="center", size=6)
+    bottom.set_yticks(range(len(texts)), [textwrap.fill(text, 45) for text in texts])
+    bottom.invert_yaxis()
+    bottom.tick_params(axis="y", length=0)
+    bottom.set_xlabel("cosine similarity of clip and text")
+    bottom.set_xlim(min(0.0, float(np.min(similarity)) * 1.1), max(0.05, float(np.max(similarity)) * 1.15))
+    return fig

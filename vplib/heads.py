@@ -1,0 +1,67 @@
+"""Heads on a frozen backbone: a MAP probe trained on cached tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from vplib.layers import AttentionPool, Dense
+from vplib.train import schedule
+
+
+class Probe(nnx.Module):
+    """One attention pooling over all tokens and a linear classifier, under the released classifier's names.
+
+    Source: VideoPrism section 4.1 (frozen backbone, one MAP layer).
+    """
+
+    def __init__(self, width: int, heads: int, classes: int, *, rngs: nnx.Rngs):
+        self.atten_pooler = AttentionPool(width, heads, rngs=rngs)
+        self.projection = Dense(width, classes, rngs=rngs)
+
+    def __call__(self, tokens: Float[Array, "B S D"]) -> Float[Array, "B K"]:
+        return self.projection(self.atten_pooler(tokens))
+
+
+def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"], *, classes: int, heads: int,
+                epochs: int, batch: int, lr: float, weight_decay: float, seed: int) -> Probe:
+    """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes for the same seed.
+
+    Raises ValueError when there are fewer clips than one batch or a label is out of range.
+    """
+    clips = len(labels)
+    if clips < batch:
+        raise ValueError(f"{clips} labelled clips are fewer than one batch: give more clips or probe.batch={max(clips // 2, 1)}")
+    if labels.min() < 0 or labels.max() >= classes:
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()} but the probe has {classes} classes")
+    probe = Probe(tokens.shape[-1], heads, classes, rngs=nnx.Rngs(seed))
+    graph, params = nnx.split(probe)
+    per_epoch = clips // batch
+    steps = epochs * per_epoch
+    tx = optax.adamw(schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)), weight_decay=weight_decay)
+
+    def loss(params, x, y):
+        logits = nnx.merge(graph, params)(x.astype(jnp.float32))
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    @jax.jit
+    def step(params, state, x, y):
+        grads = jax.grad(loss)(params, x, y)
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = tx.init(params)
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        order = rng.permutation(clips)[:per_epoch * batch].reshape(per_epoch, batch)
+        for rows in order:
+            params, state = step(params, state, tokens[rows], labels[rows])
+    return nnx.merge(graph, params)
+
+
+def predict(probe: Probe, tokens: Float[np.ndarray, "C S D"], *, batch: int = 128) -> Float[np.ndarray, "C K"]:
+    """Logits of many clips."""
+    run = jax.jit(lambda probe, x: probe(x.astype(jnp.float32)))
+    return np.concatenate([np.asarray(run(probe, tokens[i:i + batch])) for i in range(0, len(tokens), batch)])

@@ -1,0 +1,226 @@
+"""Your own videos as sources for `shards.write`: a folder with `metadata.jsonl`, or the tar files of video2dataset.
+
+Clips are kept as they are where that does no harm. What is larger than training needs, not H.264 in MP4, turned,
+stretched or of a variable frame rate is encoded anew, so that training reads one simple kind of file.
+"""
+
+import hashlib
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from jaxtyping import Float, Int
+
+from vplib.shards import Clip
+from vplib.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
+
+SMALLEST_SIDE = 16  # pixels; below that there is nothing to see
+VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+EDGE = 2**16  # bytes at either end of a file that its digest covers
+
+
+class SourceError(ValueError):
+    """A folder or an archive that cannot be a source. The message is one sentence: what, where, what to do."""
+
+
+class FolderSource:
+    """Clips of a folder in the VideoFolder convention of Hugging Face.
+
+    `root` holds `metadata.jsonl`, or `root/<split>/` does: one JSON object a line with `file_name` (relative to the
+    folder of `metadata.jsonl`), `text`, and whatever else is to be kept, such as `label`. Frames whose shorter side
+    exceeds `max_side` pixels are scaled down to it.
+
+    Raises SourceError if a line is not as described or names a file that is not there.
+    """
+
+    def __init__(self, root: str | Path, split: str | None = None, *, name: str, max_side: int):
+        self.folder = Path(root) / split if split else Path(root)
+        self.name, self.max_side = name, max_side
+        self._entries = _read_metadata(self.folder)
+        digests = [[entry, _digest(self.folder / entry["file_name"])] for entry in self._entries]
+        self.fingerprint = _fingerprint(digests, max_side)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Clip:
+        meta = dict(self._entries[index])
+        video, facts = standardize(self.folder / meta["file_name"], name=meta["file_name"], max_side=self.max_side)
+        return Clip(video, meta.pop("text").strip(), {**meta, **facts})
+
+
+class WebDatasetSource:
+    """Clips of the tar files that video2dataset writes: `KEY.mp4`, its caption in `KEY.txt` or in `KEY.json`.
+
+    `root` is a folder of tar files or one of them. All fields of the JSON are kept but its `caption`. Frames whose
+    shorter side exceeds `max_side` pixels are scaled down to it.
+
+    Raises SourceError if there is no tar file, or one is damaged. A clip without a caption raises VideoError.
+    """
+
+    def __init__(self, root: str | Path, *, name: str, max_side: int):
+        self.name, self.max_side = name, max_side
+        archives = sorted(Path(root).glob("*.tar")) if Path(root).is_dir() else [Path(root)]
+        if not archives:
+            raise SourceError(f"{root}: the folder holds no .tar files; point it at the output of video2dataset.")
+        self._samples = [sample for archive in archives for sample in _index(archive)]
+        if not self._samples:
+            raise SourceError(f"{root}: the tar files hold no videos; expected members like KEY.mp4 and KEY.txt.")
+        digests = [[sample.name, [list(member) for member in sample.members.values()]] for sample in self._samples]
+        self.fingerprint = _fingerprint(digests, max_side)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Clip:
+        sample = self._samples[index]
+        try:
+            meta = dict(json.loads(sample.read(".json"))) if ".json" in sample.members else {}
+            text = meta.pop("caption", None)
+            text = sample.read(".txt").decode() if ".txt" in sample.members else text
+        except (ValueError, TypeError) as error:
+            raise VideoError(sample.name, f"has an unreadable .json or .txt ({error})", "leave it out") from error
+        if not isinstance(text, str) or not text.strip():
+            raise VideoError(sample.name, "has no caption", "add one to its .txt or leave it out")
+        video, facts = standardize(sample.read(sample.suffix), name=sample.name, max_side=self.max_side)
+        return Clip(video, text.strip(), {**meta, "file_name": sample.name, **facts})
+
+
+def standardize(source: bytes | Path, *, name: str, max_side: int) -> tuple[bytes, dict]:
+    """A video as an upright MP4 of square pixels, constant frame rate and a shorter side of at most `max_side` pixels.
+
+    Reads every frame, so that no damaged file gets into a corpus. Returns the file and its `width`, `height` (pixels),
+    `fps`, `frames` and `duration` (seconds).
+
+    Raises VideoError if the file cannot be read, is damaged or too small.
+    """
+    facts = probe(source, name=name)
+    if min(facts.width, facts.height) < SMALLEST_SIDE:
+        raise VideoError(name, f"is only {facts.width}x{facts.height} pixels", "leave it out")
+    # Tiny frames: this pass is for the times and for finding damage.
+    times = np.array([time for time, _ in stream_frames(source, name=name, size=SMALLEST_SIDE)])
+    steps = np.diff(times)
+    interval = float(np.median(steps)) if len(steps) else 0.0
+    constant = bool(np.all(np.abs(steps - interval) < interval / 4))  # Matroska rounds times to milliseconds
+    fps = mean_rate(facts.fps, len(times), float(times[-1])) if constant else 1 / interval
+
+    small = min(facts.width, facts.height) <= max_side
+    if small and constant and facts.plain and facts.codec == "h264" and "mp4" in facts.container.split(","):
+        video = source if isinstance(source, bytes) else source.read_bytes()
+        width, height, count = facts.width, facts.height, len(times)
+    else:
+        if times[-1] * fps > 100 * len(times):  # a wrong timestamp could ask for years of one frame
+            raise VideoError(name, f"shows only {len(times)} frames in {times[-1]:.0f} s", "repair its timestamps")
+        repeats = constant_rate_repeats(times, fps)
+        count = int(repeats.sum())
+        video = encode(_even(stream_frames(source, name=name, size=max_side), repeats), fps)
+        stored = probe(video, name=name)
+        width, height = stored.width, stored.height
+    return video, {"width": width, "height": height, "fps": fps, "frames": count, "duration": count / fps}
+
+
+def constant_rate_repeats(times: Float[np.ndarray, " T"], fps: float) -> Int[np.ndarray, " T"]:
+    """How often to show each frame, if it is there from its time on, for the same course of time at `fps`.
+
+    The last frame is on show for one interval, as nothing says when it ends.
+    """
+    moments = np.arange(round(times[-1] * fps) + 1) / fps
+    shown = np.searchsorted(times, moments + 0.5 / fps, side="right") - 1
+    return np.bincount(shown, minlength=len(times))
+
+
+def _even(frames: Iterator[tuple[float, RGB]], repeats: Int[np.ndarray, " T"]) -> Iterator[RGB]:
+    """Repeats frames and cuts an odd last row or column off."""
+    for (_, frame), count in zip(frames, repeats, strict=True):
+        height, width, _ = frame.shape
+        for _ in range(count):
+            yield frame[: height // 2 * 2, : width // 2 * 2]
+
+
+def _read_metadata(folder: Path) -> list[dict]:
+    path = folder / "metadata.jsonl"
+    if not path.is_file():
+        splits = sorted(child.parent.name for child in folder.glob("*/metadata.jsonl"))
+        advice = f"choose a split of {', '.join(splits)}" if splits else "write one line for each clip there"
+        raise SourceError(f'{path}: there is no such file with lines like {{"file_name": ..., "text": ...}}; {advice}.')
+    entries = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}, line {number}"
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            raise SourceError(f"{where}: this is not valid JSON ({error}); correct the line.") from error
+        for field in ("file_name", "text"):
+            value = entry.get(field) if isinstance(entry, dict) else None
+            if not isinstance(value, str) or not value.strip():
+                raise SourceError(f"{where}: there is no `{field}`; every line needs one that is not empty.")
+        if not (folder / entry["file_name"]).is_file():
+            raise SourceError(f"{where}: the file {entry['file_name']!r} is not there; add it or remove the line.")
+        entries.append(entry)
+    if not entries:
+        raise SourceError(f"{path}: the file names no clips; write one line for each.")
+    return entries
+
+
+def _digest(path: Path) -> str:
+    """Hash of a file's size and both ends: enough to notice another video, and quick for a terabyte of them."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        ends = file.read(EDGE)
+        file.seek(max(0, size - EDGE))
+        ends += file.read(EDGE)
+    return hashlib.sha256(str(size).encode() + ends).hexdigest()
+
+
+def _fingerprint(content: list, max_side: int) -> str:
+    # The version: another PyAV brings another encoder and so other bytes.
+    return hashlib.sha256(json.dumps([content, max_side, av.__version__]).encode()).hexdigest()
+
+
+class _Member(NamedTuple):
+    """Where the bytes of a file lie in an archive; the checksum is of its tar header."""
+
+    offset: int
+    size: int
+    modified: float
+    checksum: int
+
+
+class _Sample(NamedTuple):
+    """The members of an archive that share a key, by suffix; `suffix` is the one of the video."""
+
+    name: str
+    archive: Path
+    suffix: str
+    members: dict[str, _Member]
+
+    def read(self, suffix: str) -> bytes:
+        member = self.members[suffix]
+        with self.archive.open("rb") as file:
+            file.seek(member.offset)
+            return file.read(member.size)
+
+
+def _index(archive: Path) -> Iterator[_Sample]:
+    """The videos of a tar file, found by reading its headers only."""
+    groups: dict[str, dict[str, _Member]] = {}
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for info in tar:
+                if info.isfile():
+                    key, suffix = os.path.splitext(info.name)
+                    member = _Member(info.offset_data, info.size, info.mtime, info.chksum)
+                    groups.setdefault(key, {})[suffix.lower()] = member
+    except (OSError, tarfile.TarError) as error:
+        raise SourceError(f"{archive}: the tar file cannot be read ({error}); copy or download it again.") from error
+    for key, members in groups.items():
+        suffix = next((suffix for suffix in VIDEO_SUFFIXES if suffix in members), None)
+        if suffix:
+            yield _Sample(f"{archive.name}/{key}{suffix}", archive, suffix, members)

@@ -1,0 +1,198 @@
+"""Transformer layers as released: offset LayerNorm, capped attention, pre-LN blocks scanned over depth, attention pooling.
+
+Attribute names equal the released checkpoint's path parts, so a flattened module is its checkpoint.
+Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+LOGIT_CAP = 50.0  # of the released models' attention logits
+
+
+def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
+    """LeCun-normal values: zero mean, variance 1 / fan_in (truncated at two standard deviations)."""
+    return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
+
+
+class LayerNorm(nnx.Module):
+    """LayerNorm whose scale is stored as its offset from one: y = x_hat * (1 + scale) + bias; statistics in float32."""
+
+    def __init__(self, width: int):
+        self.scale = nnx.Param(jnp.zeros(width))
+        self.bias = nnx.Param(jnp.zeros(width))
+
+    def __call__(self, x: Float[Array, "*A D"]) -> Float[Array, "*A D"]:
+        y = x.astype(jnp.float32)
+        mean = y.mean(-1, keepdims=True)
+        variance = jnp.square(y - mean).mean(-1, keepdims=True)
+        y = (y - mean) * jax.lax.rsqrt(variance + 1e-6) * (1 + self.scale[...]) + self.bias[...]
+        return y.astype(x.dtype)
+
+
+class Dense(nnx.Module):
+    """Affine map with the released nesting `linear/{kernel,bias}`."""
+
+    def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(inputs, outputs, kernel_init=lambda k, s, d: lecun(k, s, s[0]).astype(d), rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*A I"]) -> Float[Array, "*A O"]:
+        kernel, bias = self.linear.kernel[...], self.linear.bias[...]
+        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+def attend(
+    q: Float[Array, "*A K Q H"],
+    k: Float[Array, "*A K M H"],
+    v: Float[Array, "*A K M H"],
+    *,
+    cap: float | None = None,
+    mask: Bool[Array, "*#A #K #Q M"] | None = None,
+) -> Float[Array, "*A K Q H"]:
+    """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before the mask.
+
+    `q` arrives scaled. Heads come before tokens: on CPU this layout was twice as fast as tokens-first einsums.
+    """
+    logits = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
+    if cap is not None:
+        logits = cap * jnp.tanh(logits / cap)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    return jnp.matmul(jax.nn.softmax(logits).astype(v.dtype), v)
+
+
+class Heads(nnx.Module):
+    """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or (D,)."""
+
+    def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
+        self.w = nnx.Param(lecun(rngs.params(), (width, heads, size), heads * size if out else width))
+        self.b = nnx.Param(jnp.zeros(width if out else (heads, size)))
+
+
+class PerDimScale(nnx.Module):
+    """Learnable query scale, one a head dimension: softplus(w) / softplus(0), times 1 / sqrt(head size)."""
+
+    def __init__(self, size: int):
+        self.per_dim_scale = nnx.Param(jnp.zeros(size))
+
+    def __call__(self) -> Float[Array, " H"]:
+        w = self.per_dim_scale[...]
+        return jax.nn.softplus(w) * (1.442695041 / w.size**0.5)  # 1 / softplus(0) = 1.4427
+
+
+class Attention(nnx.Module):
+    """Multi-head attention; biases everywhere; queries scaled by head_dim^-0.5.
+
+    The attention pooler borrows the projections, with a learnable `scale` a dimension and its own `inner` width (that
+    of all heads together; the released video-text pooler uses four times the model width).
+    """
+
+    def __init__(self, width: int, heads: int, *, inner: int | None = None, scale: bool = False,
+                 cap: float | None = None, rngs: nnx.Rngs):
+        size = (inner or width) // heads
+        self.query = Heads(width, heads, size, rngs=rngs)
+        self.key = Heads(width, heads, size, rngs=rngs)
+        self.value = Heads(width, heads, size, rngs=rngs)
+        self.post = Heads(width, heads, size, out=True, rngs=rngs)
+        if scale:
+            self.per_dim_scale = PerDimScale(size)
+        self.cap = cap
+
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+                 ) -> Float[Array, "*A N D"]:
+        """Self-attention, with one fused projection to queries, keys and values."""
+        width, heads, size = self.query.w.shape
+        parts = (self.query, self.key, self.value)
+        w = jnp.concatenate([part.w[...].reshape(width, -1) for part in parts], axis=1)
+        b = jnp.concatenate([part.b[...].reshape(-1) for part in parts])
+        y = (x @ w.astype(x.dtype) + b.astype(x.dtype)).reshape(*x.shape[:-1], 3, heads, size)
+        q, k, v = (jnp.swapaxes(y[..., i, :, :], -2, -3) for i in range(3))  # each A K N H
+        y = attend(q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask)
+        y = jnp.swapaxes(y, -2, -3).reshape(*x.shape[:-1], heads * size)
+        w = self.post.w[...].reshape(width, heads * size).T
+        return y @ w.astype(y.dtype) + self.post.b[...].astype(y.dtype)
+
+
+def gelu(x: Array) -> Array:
+    """Exact (erf) GELU, of the vision stacks."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+class FeedForward(nnx.Module):
+    """Pre-LN two-layer MLP with its residual."""
+
+    def __init__(self, width: int, hidden: int, activation: Callable, *, rngs: nnx.Rngs):
+        self.layer_norm = LayerNorm(width)
+        self.ffn_layer1 = Dense(width, hidden, rngs=rngs)
+        self.ffn_layer2 = Dense(hidden, width, rngs=rngs)
+        self.activation = activation
+
+    def __call__(self, x: Float[Array, "*A N D"]) -> Float[Array, "*A N D"]:
+        return x + self.ffn_layer2(self.activation(self.ffn_layer1(self.layer_norm(x))))
+
+
+class Block(nnx.Module):
+    """Pre-LN transformer block: attention and MLP, each with its residual."""
+
+    def __init__(self, width: int, heads: int, hidden: int, *, activation: Callable = gelu,
+                 cap: float | None = LOGIT_CAP, rngs: nnx.Rngs):
+        self.layer_norm = LayerNorm(width)
+        self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
+        self.ff_layer = FeedForward(width, hidden, activation, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+                 ) -> Float[Array, "*A N D"]:
+        return self.ff_layer(x + self.self_attention(self.layer_norm(x), mask=mask))
+
+
+class Stack(nnx.Module):
+    """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
+
+    `remat` recomputes each block in the backward pass: memory of one block instead of all, for a third more work.
+    """
+
+    def __init__(self, layers: int, width: int, heads: int, hidden: int, *, remat: bool = False, rngs: nnx.Rngs,
+                 **block):
+        keys = jax.random.split(rngs.params(), layers)
+        self.x_layers = jax.vmap(lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block))(keys)
+        self.remat = remat
+
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+                 ) -> Float[Array, "*A N D"]:
+        def step(x, block):
+            return block(x, mask), None
+
+        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers)[0]
+
+
+class AttentionPool(nnx.Module):
+    """MAP head: one learnable query cross-attends to all tokens, then LayerNorm; no residual, no MLP, no logit cap."""
+
+    def __init__(self, width: int, heads: int, *, inner: int | None = None, rngs: nnx.Rngs):
+        self.pooling_attention_query = nnx.Param(lecun(rngs.params(), (1, width), width))
+        self.pooling_attention = Attention(width, heads, inner=inner, scale=True, rngs=rngs)
+        self.pooling_attention_layer_norm = LayerNorm(width)
+
+    def __call__(self, x: Float[Array, "*A N D"]) -> Float[Array, "*A D"]:
+        """One query a head, so keys and values need not be formed: q (W x) = (q W) x, and sum a (W x) = W (sum a x).
+
+        Exact (the key bias is the same for all tokens, which softmax ignores) and cheaper by the head size.
+        """
+        pool = self.pooling_attention
+        query = jnp.einsum("d,dkh->kh", self.pooling_attention_query[...][0], pool.query.w[...]) + pool.query.b[...]
+        probe = jnp.einsum("kh,dkh->dk", query * pool.per_dim_scale(), pool.key.w[...])
+        logits = jnp.matmul(x, probe.astype(x.dtype), preferred_element_type=jnp.float32)  # A N K
+        weights = jax.nn.softmax(logits, axis=-2).astype(x.dtype)
+        mean = jnp.matmul(jnp.swapaxes(weights, -1, -2), x).astype(jnp.float32)  # A K D
+        value = jnp.einsum("...kd,dkh->...kh", mean, pool.value.w[...]) + pool.value.b[...]
+        y = jnp.einsum("...kh,dkh->...d", value, pool.post.w[...]) + pool.post.b[...]
+        return self.pooling_attention_layer_norm(y.astype(x.dtype))
+
+
+def one_hot_rows(table: Float[Array, "N D"], index: Int[Array, "*A"]) -> Float[Array, "*A D"]:
+    """table[index] as a small matrix product, whose gradient is a matrix product too (a gather's is a serial scatter)."""
+    return jax.nn.one_hot(index, table.shape[0], dtype=table.dtype) @ table

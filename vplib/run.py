@@ -1,0 +1,214 @@
+"""Execute a notebook: `python -m vplib.run 30_stage2 scale=study seed=0,1,2`.
+
+A run is the notebook plus one string of overrides. It leaves `config.yaml` and the executed `notebook.ipynb` in its run
+folder, beside what the notebook itself writes there. Several values of a key are several runs, one after another.
+"""
+
+import argparse
+import os
+import re
+import shlex
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import nbformat
+import papermill
+from jupyter_core.utils import run_sync
+from nbclient.exceptions import DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine, papermill_engines
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from vplib import config, paths, progress
+
+PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
+os.environ.setdefault("NPROC", "2")  # before a kernel starts: float results depend on the number of threads
+
+
+class RunError(RuntimeError):
+    """A run that did not finish. Its message is short: which notebook and cell, the cell's own error, where to look."""
+
+
+def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> Path:
+    """Execute notebook `name` in a kernel of its own; return the executed copy, `<out>/notebook.ipynb`.
+
+    What it prints and its progress go to the terminal while it runs. With `publish` the copy also becomes the committed
+    print, `reports/notebooks/<name>.ipynb`. Raises ConfigError before anything starts, RunError if a cell fails.
+    """
+    cfg, source = config.load(name, overrides), _source(name)
+    target = Path(cfg.out) / "notebook.ipynb"
+    part = target.with_name(".notebook.ipynb")
+    began, failure = time.monotonic(), None
+    print(f"{name}  {paths.short(target.parent)}", file=sys.stderr, flush=True)
+    try:
+        try:
+            papermill.execute_notebook(
+                source, part, {"overrides": shlex.join(overrides)}, engine_name="live", kernel_name="python3",
+                language="python", cwd=paths.ROOT, progress_bar=False,
+            )  # fmt: skip
+        except PapermillExecutionError as error:
+            failure = f" at In [{error.exec_count}]: {error.ename}: {error.evalue}".removesuffix(": ")
+        except DeadKernelError:
+            failure = ": the kernel died, often for want of memory"
+        notebook = nbformat.read(part, 4)
+        _normalise(notebook, clean=failure is None)
+        nbformat.write(notebook, part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    if failure:
+        raise RunError(f"{name} failed{failure}\n       the notebook as far as it came: {paths.short(target)}")
+    if publish:
+        _publish(target, paths.PRINTS / f"{name}.ipynb")
+    took = progress.duration(time.monotonic() - began)
+    print(f"{name}  done in {took}: {paths.short(target)}", file=sys.stderr, flush=True)
+    return target
+
+
+def run_inline(name: str, overrides: Sequence[str] = ()) -> None:
+    """Execute the cells in this process, without a kernel and without an executed copy: for the hosts of a pod.
+
+    Errors of a cell are raised as they are.
+    """
+    config.load(name, overrides)
+    source = _source(name)
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.chdir(paths.ROOT)
+    scope = {"__name__": "__main__"}
+    for index, cell in enumerate(nbformat.read(source, 4).cells):
+        if cell.cell_type == "code":
+            exec(compile(cell.source, f"{name}.ipynb, cell {index}", "exec"), scope)
+        if "parameters" in cell.metadata.get("tags", []):
+            scope["overrides"] = shlex.join(overrides)
+
+
+class _Client(PapermillNotebookClient):
+    """Shows in the terminal what a notebook prints, and its live progress, as it happens."""
+
+    def __init__(self, *args: object, **kwargs: object):
+        super().__init__(*args, **kwargs, on_cell_start=self._start)
+        self._line = progress.Line(sys.stderr)
+
+    def _start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
+        self._line.show(f"cell {cell_index + 1}/{len(self.nb.cells)}")
+
+    def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int) -> nbformat.NotebookNode | None:
+        content = msg["content"]
+        if msg["msg_type"] == "stream":
+            self._line.clear()
+            print(content["text"], end="", file=getattr(sys, content["name"]), flush=True)
+        elif (content.get("transient") or {}).get("display_id", "").startswith(progress.DISPLAY_ID):
+            data = content["data"]
+            self._line.show(data["text/plain"], last="text/html" not in data)
+        return super().process_message(msg, cell, cell_index)
+
+    def papermill_execute_cells(self) -> None:
+        try:
+            super().papermill_execute_cells()
+        except KeyboardInterrupt:
+            self.shutdown_kernel = "immediate"  # a kernel asked to leave mid-cell writes pages of traceback
+            raise
+        finally:
+            self._line.clear()
+
+
+class _Engine(NBClientEngine):
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: object, kernel_name: str, **_: object) -> None:
+        with tempfile.TemporaryDirectory() as folder:  # of sockets: no port that others on the machine could reach
+            manager = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}})
+            client = _Client(nb_man, kernel_name=kernel_name, config=manager, startup_timeout=300, record_timing=False)
+            try:
+                client.execute()
+            except KeyboardInterrupt:
+                if client.km and client.km.has_kernel:  # still starting
+                    run_sync(client.km.shutdown_kernel)(now=True)
+                raise
+
+
+papermill_engines.register("live", _Engine)
+
+
+def _source(name: str) -> Path:
+    path = paths.NOTEBOOKS / f"{name}.ipynb"
+    if not path.exists():
+        raise RunError(f"{paths.short(path)} is missing")
+    tagged = [cell.source for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1 or not re.search(r'^overrides = ""', tagged[0], re.MULTILINE):
+        raise RunError(f"{paths.short(path)} must have one cell tagged 'parameters' that says overrides = \"\"")
+    return path
+
+
+def _normalise(notebook: nbformat.NotebookNode, *, clean: bool) -> None:
+    """Remove what differs between two equal runs: times, random ids, and in a clean run machine paths and stderr."""
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    for index, cell in enumerate(notebook.cells):
+        cell.id = f"c{index:03d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code" and clean:
+            cell.outputs = _merge([output for output in cell.outputs if output.get("name") != "stderr"])
+            for output in cell.outputs:
+                texts, keys = (output, ["text"]) if output.output_type == "stream" else (output.data, [*output.data])
+                for key in keys:
+                    if key.startswith("text"):
+                        texts[key] = _scrub(texts[key])
+
+
+def _merge(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """Join neighbouring streams: where the kernel cuts what is printed depends on timing."""
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == merged[-1].output_type == "stream":
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    return merged
+
+
+def _scrub(text: str) -> str:
+    for folder in (paths.OUT, paths.ROOT):
+        text = text.replace(f"{folder}/", "").replace(str(folder), ".")
+    return re.sub(r" at 0x[0-9a-f]{6,}", "", text)  # memory addresses
+
+
+def _publish(source: Path, target: Path) -> None:
+    size = source.stat().st_size
+    if size > PRINT_BYTES:
+        raise RunError(f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most {PRINT_BYTES / 1e6:.1f} MB: "
+                       "show fewer or smaller pictures")  # fmt: skip
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, f"{target}.part")
+    os.replace(f"{target}.part", target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m vplib.run", description="Execute a notebook.")
+    parser.add_argument("name", metavar="NN_name", help=", ".join(config.names()))
+    parser.add_argument("overrides", metavar="key=value", nargs="*", help="Hydra overrides; seed=0,1,2 is three runs")
+    parser.add_argument("--print", action="store_true", help="also write reports/notebooks/NN_name.ipynb")
+    parser.add_argument("--inline", action="store_true", help="run the cells in this process, as the hosts of a pod do")
+    args = parser.parse_intermixed_args()
+    try:
+        runs = config.expand(args.overrides)
+        if len(runs) > 1 and args.print:
+            raise RunError(f"--print takes one run, given {len(runs)}")
+        for overrides in runs:
+            config.load(args.name, overrides)  # so that every choice is checked before the first run starts
+        for overrides in runs:
+            run_inline(args.name, overrides) if args.inline else run(args.name, overrides, publish=args.print)
+    except (config.ConfigError, RunError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on the first non-finite value."""
+
+import csv
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import nnx
+from jax.sharding import Mesh
+
+from vplib import sharding
+from vplib.checkpoints import CheckpointError
+from vplib.progress import Progress
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: one sentence with the step, the batch and what to try."""
+
+
+def schedule(kind: str, *, peak: float, steps: int, warmup: int, end: float = 0.0) -> optax.Schedule:
+    """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay to `end`.
+
+    Source: VideoPrism section 3.1 (stage 1 linear; stage 2 cosine from 5e-4 to 1e-5).
+    """
+    decay = {"linear": lambda: optax.linear_schedule(peak, end, steps - warmup),
+             "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, alpha=end / peak)}[kind]()
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+
+
+def optimiser(name: str, rate: optax.Schedule, *, weight_decay: float, clip: float, b1: float = 0.9, b2: float = 0.999
+              ) -> optax.GradientTransformation:
+    """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices only, decoupled but scheduled.
+
+    Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments factored where both axes
+    have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1. b1 = 0.9, b2 = 0.999 as in CoCa (our choice).
+    """
+    moments = {"adafactor": lambda: optax.chain(
+                   optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=32),
+                   optax.clip_by_block_rms(1.0), optax.ema(b1, debias=False)),
+               "adamw": lambda: optax.scale_by_adam(b1, b2)}
+    if name not in moments:
+        raise ValueError(f"optim.name={name} is not known: choose adafactor or adamw")
+    return optax.chain(
+        optax.clip_by_global_norm(clip), moments[name](),
+        optax.add_decayed_weights(weight_decay, mask=_matrices),
+        optax.scale_by_learning_rate(rate))
+
+
+def _matrices(params):
+    """True at projection matrices: not at biases, norms, tables, tokens or the temperature."""
+    def named(path, _):
+        return any(getattr(part, "key", None) in ("kernel", "w") for part in path)
+    return jax.tree_util.tree_map_with_path(named, params)
+
+
+class Log:
+    """Two CSVs that grow by a row: `metrics.csv` (the same bytes on every run) and `speed.csv` (timings); rows after `start` are dropped."""
+
+    def __init__(self, out: Path, start: int):
+        self.files = [out / "metrics.csv", out / "speed.csv"]
+        for path in self.files:
+            rows = list(csv.reader(path.open())) if path.exists() and start else []
+            if rows:
+                temporary = path.with_suffix(".tmp")
+                with temporary.open("w", newline="") as file:
+                    csv.writer(file, lineterminator="\n").writerows(rows[:1] + [r for r in rows[1:] if r and int(r[0]) <= start])
+                os.replace(temporary, path)
+            else:
+                path.unlink(missing_ok=True)
+
+    def write(self, step: int, *tables: dict[str, float]):
+        for path, numbers in zip(self.files, tables, strict=True):
+            new = not path.exists()
+            with path.open("a", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                if new:
+                    writer.writerow(["step", *numbers])
+                writer.writerow([step, *(f"{v:.6g}" for v in numbers.values())])
+
+
+def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, tx: optax.GradientTransformation,
+        seed: int, out: Path, mesh: Mesh | None = None, frozen: nnx.Module | None = None, every: int = 50,
+        checkpoint_every: int = 500, title: str = "training") -> nnx.Module:
+    """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
+
+    `loss_fn(model, batch[, frozen], key=)` returns (loss, numbers to log). `batches` yields dicts of this process's
+    arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
+    checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
+    nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
+    steps a second and the share of time spent waiting for input.
+
+    Raises TrainingError at the first non-finite loss or gradient, CheckpointError for a state of another model.
+    """
+    if checkpoint_every % every:
+        raise ValueError(f"checkpoint_every={checkpoint_every} is not a multiple of every={every}: a resumed log would differ")
+    mesh = mesh or sharding.init()
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    params = jax.device_put(params, sharding.fsdp(mesh, params))
+    opt_state = jax.jit(tx.init)(params)
+    opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
+    frozen_graph, frozen_state = nnx.split(frozen) if frozen is not None else (None, None)
+
+    def update(params, opt_state, frozen_state, batch, step):
+        def loss(params):
+            model = nnx.merge(graph, params, rest)
+            extra = () if frozen_graph is None else (nnx.merge(frozen_graph, frozen_state),)
+            return loss_fn(model, batch, *extra, key=jax.random.fold_in(jax.random.key(seed), step))
+
+        (value, numbers), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        norm = optax.global_norm(grads)
+        updates, opt_state = tx.update(grads, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        return params, opt_state, {"loss": value, **numbers, "grad_norm": norm}
+
+    update = jax.jit(update, donate_argnums=(0, 1))
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+    with ocp.CheckpointManager((out / "state").absolute(), options=options) as manager:
+        start = manager.latest_step() or 0
+        if start:
+            state = {"params": params, "opt": opt_state}
+            like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+            try:
+                got = manager.restore(start, args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"the training state in {out / 'state'} is of another model or optimiser "
+                                      f"({str(error).splitlines()[0][:200]}): give this run a tag= of its own") from None
+            params, opt_state = got["state"]["params"], got["state"]["opt"]
+            batches.set_state(got["data"]["iterator"])
+        log = Log(out, start)
+        with Progress(steps, title) as progress:
+            progress.update(start)
+            waited, since, pending = 0.0, time.perf_counter(), []
+            for step in range(start, steps):
+                before = time.perf_counter()
+                batch = sharding.to_mesh(mesh, next(batches))
+                waited += time.perf_counter() - before
+                params, opt_state, numbers = update(params, opt_state, frozen_state, batch, step)
+                pending.append(numbers)
+                if len(pending) >= 2:  # wait for the step before this one: keeps one step in flight, no more
+                    jax.block_until_ready(pending[-2])
+                last = step + 1 == steps
+                if (step + 1) % every == 0 or last:
+                    rows = {k: np.array([float(p[k]) for p in pending if k in p]) for k in pending[-1]}
+                    bad = ~np.isfinite(rows["loss"]) | ~np.isfinite(rows["grad_norm"])
+                    if bad.any():
+                        at = step + 1 - len(pending) + int(bad.argmax())
+                        raise TrainingError(
+                            f"{title}: loss or gradient is not finite at step {at} (batch {at} of the input order): lower the "
+                            f"learning rate or look at that batch; the last good state is kept in {out / 'state'}")
+                    seconds = time.perf_counter() - since
+                    means = {k: float(v.mean()) for k, v in rows.items()}
+                    log.write(step + 1, means, {"input_wait_fraction": waited / seconds, "steps_per_second": len(pending) / seconds})
+                    progress.update(step + 1, **{k: v for k, v in means.items() if k != "grad_norm"})
+                    waited, since, pending = 0.0, time.perf_counter(), []
+                if (step + 1) % checkpoint_every == 0 or last:
+                    manager.save(step + 1, args=ocp.args.Composite(
+                        state=ocp.args.StandardSave({"params": params, "opt": opt_state}),
+                        data=ocp.args.JsonSave({"iterator": batches.get_state()})), force=last)
+    return nnx.merge(graph, params, rest)

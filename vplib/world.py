@@ -1,0 +1,187 @@
+"""A procedural video world whose truth is known: clip i of corpus c is a pure function of (seed, c, i).
+
+Pretraining corpora differ in how their *text* was harvested, as the paper's do (VideoPrism, arXiv:2402.13217, Table 1);
+evaluation families differ in which *scenes* they hold (`vplib.scenes`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vplib import captions, drawing, scenes, video
+from vplib.scenes import EVALS, Scene, balanced, generator, poses
+from vplib.shards import Clip
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A pretraining corpus: what it stands for, and how its text comes about (rates are probabilities a clip)."""
+
+    stands_for: str
+    text_source: str
+    description: str
+    motion: float  # the text says how things move
+    elsewhere: float = 0.0  # the text is about another clip
+    reach: int = 1  # how many clips away that one may be
+    hallucinated: float = 0.0  # one attribute is wrong
+    off_topic: float = 0.0  # the text is about nothing in the world
+    images: bool = False  # clips of one frame
+
+
+CORPORA = {
+    "ac1": Corpus("Anonymous-Corpus #1", "manual", "accurate captions written by people", motion=0.3),
+    "wts70m": Corpus("WTS-70M", "metadata", "tags and title words, partly off-topic", motion=0.1, off_topic=0.25),
+    "yt180m": Corpus("YT-Temporal-180M", "speech", "talk, half of it about a neighbouring clip", 0.2, elsewhere=0.5),
+    "ac2": Corpus("Anonymous-Corpus #2", "speech", "talk, a third of it about a neighbouring clip", 0.2, elsewhere=0.3),
+    "videocc": Corpus("VideoCC", "image caption", "a caption of one frame, a fifth of them from another clip", 0.0,
+                      elsewhere=0.2, reach=1000),
+    "internvid": Corpus("InternVid", "model", "fluent machine captions that invent", 0.2, hallucinated=0.15),
+    "ac3": Corpus("Anonymous-Corpus #3", "model", "better machine captions", 0.2, hallucinated=0.08),
+    "webli": Corpus("WebLI", "alt text", "images with their alt-text", 0.0, images=True),
+}  # fmt: skip
+
+
+def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
+    """`corpus`: one of CORPORA, or an evaluation family of EVALS with its part, such as "motion/train".
+
+    Parts are disjoint because the whole name seeds the draw. Raises ValueError for an unknown name.
+    """
+    family, _, part = corpus.partition("/")
+    rng = generator(seed, corpus, index)
+    if corpus in CORPORA:
+        return scenes.general(rng, corpus)
+    if family in EVALS and part in ("train", "test"):
+        return EVALS[family](rng, family, lambda axis, values: balanced(values, axis, corpus, index, seed))
+    known = ", ".join((*CORPORA, *(f"{name}/train or /test" for name in EVALS)))
+    raise ValueError(f"unknown corpus {corpus!r}: choose one of {known}")
+
+
+# --- pixels, truth, text ----------------------------------------------------------------------------------------------
+
+
+def render(
+    scene: Scene, *, resolution: int = 64, frames: int = 16, fps: float = 8.0, only: Sequence[int] | None = None
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """The clip, or the frames whose indices are in `only`."""
+    seconds = np.arange(frames)[slice(None) if only is None else list(only)] / fps
+    canvas = drawing.backdrop(scene.background, scene.variant, resolution, scenes.view(scene, seconds), seconds)
+    canvas *= np.array(scene.tone, np.float32)
+    for thing, pose in zip(scene.objects, poses(scene, seconds), strict=True):
+        drawing.draw(canvas, thing.shape, thing.colour, thing.texture, pose)
+    return (canvas + 0.5).clip(0, 255).astype(np.uint8)
+
+
+def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
+    """Everything there is to know about a clip, ready for JSON; boxes x0, y0, x1, y1 in [0, 1], times in seconds."""
+    seconds, length = np.arange(frames) / fps, frames / fps
+    pose = poses(scene, seconds)
+    main = scene.objects[scene.target]
+    starts = [phase.start for phase in main.phases] + [length]
+    words = main.motion.split("_then_")
+    events = [
+        {"label": word, "start": round(float(min(a, length)), 4), "end": round(float(min(b, length)), 4)}
+        for word, a, b in zip(words, starts, starts[1:], strict=False)
+    ]
+    if scene.interaction:
+        events = [{"label": scene.interaction, "start": 0.0, "end": length}]
+    motions = {word for thing in scene.objects for word in thing.motion.split("_then_")}
+    return {
+        "kind": scene.kind,
+        "objects": [
+            {"shape": thing.shape, "colour": thing.colour, "texture": thing.texture, "size_word": thing.size,
+             "motion": thing.motion, "boxes": drawing.box(thing.shape, p).round(4).tolist()}
+            for thing, p in zip(scene.objects, pose, strict=True)
+        ],
+        "target": scene.target,
+        "background": scene.background,
+        "camera": scene.camera,
+        "events": events,
+        "caption": captions.caption(scene),
+        "captions_reference": captions.references(scene),
+        "qa": captions.questions(scene, pose[:, 0, :2]),
+        "labels": {"object": main.shape, "colour": main.colour, "texture": main.texture, "motion": main.motion,
+                   "background": scene.background, "camera": scene.camera, "motions": sorted(motions),
+                   "interaction": scene.interaction},
+    }  # fmt: skip
+
+
+def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
+    """The text that comes with a clip, and what is wrong with it: the key `text_truth` of a clip's truth."""
+    described, rng = index, generator(seed, f"{corpus}/text", index)
+    if corpus not in CORPORA:
+        subject = scene(corpus, index, seed=seed)
+        done = {"misaligned": False, "hallucinated": False, "mentions_motion": True, "off_topic": False}
+        return captions.caption(subject), done | {"describes": index}
+    rules = CORPORA[corpus]
+    rates = {"misaligned": rules.elsewhere, "hallucinated": rules.hallucinated, "mentions_motion": rules.motion,
+             "off_topic": rules.off_topic}  # fmt: skip
+    done = {key: bool(rng.random() < rate) for key, rate in rates.items()}
+    done["mentions_motion"] &= not done["off_topic"]
+    if done["misaligned"]:
+        described += int(rng.integers(1, rules.reach + 1))
+    subject = scene(corpus, described, seed=seed)
+    if done["hallucinated"]:
+        subject = captions.hallucinate(subject, rng)
+    written = captions.write(
+        rules.text_source, subject, rng, motion=done["mentions_motion"], off_topic=done["off_topic"]
+    )
+    return written, done | {"describes": described}
+
+
+def clip(
+    corpus: str, index: int, *, seed: int = 0, resolution: int = 64, frames: int = 16, fps: float = 8.0
+) -> tuple[UInt8[np.ndarray, "T H W 3"], str, dict]:
+    """Frames, text and truth of one clip; image corpora have one frame, whatever `frames`."""
+    if corpus in CORPORA and CORPORA[corpus].images:
+        frames = 1
+    subject = scene(corpus, index, seed=seed)
+    written, done = text(corpus, index, seed=seed)
+    known = truth(subject, frames=frames, fps=fps) | {"text_truth": done}
+    return render(subject, resolution=resolution, frames=frames, fps=fps), written, known
+
+
+def distinct(corpus: str, count: int, *, seed: int = 0) -> list[int]:
+    """The first `count` clips whose captions all differ, for retrieval."""
+    chosen: dict[str, int] = {}
+    index = 0
+    while len(chosen) < count:
+        chosen.setdefault(captions.caption(scene(corpus, index, seed=seed)), index)
+        index += 1
+    return list(chosen.values())
+
+
+@dataclass(frozen=True)
+class WorldSource:
+    """A corpus as a source of encoded clips, for `vplib.shards.write`."""
+
+    corpus: str
+    count: int
+    seed: int = 0
+    resolution: int = 64
+    frames: int = 16
+    fps: float = 8.0
+
+    @property
+    def name(self) -> str:
+        return self.corpus.replace("/", "-")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the arguments and of the code that draws and writes."""
+        code = (Path(module.__file__).read_bytes() for module in (captions, drawing, scenes, video))
+        return hashlib.sha256(b"".join((repr(self).encode(), Path(__file__).read_bytes(), *code))).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Clip:
+        if not 0 <= index < self.count:
+            raise IndexError(f"clip {index} of {self.corpus}, which has {self.count}")
+        frames, written, known = clip(self.corpus, index, seed=self.seed, resolution=self.resolution,
+                                      frames=self.frames, fps=self.fps)  # fmt: skip
+        meta = known | {"fps": float(self.fps), "frames": len(frames), "duration": len(frames) / self.fps}
+        return Clip(video.encode(frames, self.fps), written, meta)
