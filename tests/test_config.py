@@ -37,7 +37,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("width=64", "did you mean model.width?"),
         ("scale=lessom", "did you mean lesson?): scale must be one of lesson, paper, smoke, study"),
         ("model=huge", "model must be one of base, giant, large, small, tiny"),
-        ("model.width=wide", "model.width must be a whole number (default 96), given model.width=wide"),
+        ("model.width=wide", "model.width must be a whole number (default 64), given model.width=wide"),
         ("model.width=96.0", "must be a whole number"),
         ("model.width=true", "must be a whole number"),
         ("model.width=null", "must be a whole number"),
@@ -73,11 +73,6 @@ def test_a_mistake_is_one_sentence_and_leaves_nothing(overrides, words, out):
     assert not list(out.iterdir())
 
 
-def test_batch_must_be_a_multiple_of_the_rows_of_the_loss(out):
-    with pytest.raises(ConfigError, match="stage1.batch must be a multiple of stage1.loss_rows, given 64 and 48"):
-        load("20_stage1", "stage1.batch=64 stage1.loss_rows=48")
-
-
 def test_unknown_notebook_lists_the_known_ones(out):
     with pytest.raises(ConfigError, match="did you mean 30_stage2.*00_tour, 01_tokens"):
         load("30_stage_2")
@@ -90,7 +85,7 @@ def test_the_file_records_the_choices_and_nothing_of_the_machine(out):
     written = yaml.safe_load(text)
     assert written["out"] == "runs/30_stage2/world-lesson-no_global-s3"
     assert written["scale"] == "lesson" and written["ablation"] == "no_global" and written["seed"] == 3
-    assert written["stage2"]["global_weight"] == 0.0 and written["stage2"]["weight_decay"] == 0.0
+    assert written["stage2"]["global_loss"] is False and written["stage2"]["weight_decay"] == 0.0
     assert "${" not in text and str(out) not in text and str(paths.ROOT) not in text
     assert text == OmegaConf.to_yaml(OmegaConf.create(written), sort_keys=True)
 

@@ -126,7 +126,7 @@ def describe(scene: Scene, rng: np.random.Generator, *, motion: bool, size: floa
 
 def _seeded(scene: Scene) -> np.random.Generator:
     """Words chosen by the scene itself, so that its captions never change."""
-    return np.random.default_rng([int(1e9 * number) for number in (*scene.view, scene.objects[0].angle)])
+    return np.random.default_rng([int(1e9 * number) for number in (*scene.view, scene.objects[0].x)])
 
 
 def caption(scene: Scene) -> str:
@@ -236,6 +236,14 @@ def write(source: str, scene: Scene, rng: np.random.Generator, *, motion: bool, 
 
 
 _EXAMPLES = tuple(f"{colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True))
+
+
+def lexicon() -> tuple[set[str], set[str]]:
+    """The nouns and the verbs of the world's captions."""
+    places = {word for phrases in _WHERE.values() for phrase in phrases for word in phrase.split()[1:]}
+    nouns = {*SHAPES, *places, "camera", "video", "photo", "scene", "clip"} - {"the", "a", "of", "with", "front", "falling"}
+    verbs = {phrase.split()[0] for phrases in _DOES.values() for phrase in phrases}
+    return nouns, verbs | {"pans", "chases", "runs", "flees", "collide", "bump", "dance", "travel", "ignore"} - {"does"}
 
 
 def prompts(kind: str, value: str) -> list[str]:

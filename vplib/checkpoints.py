@@ -1,5 +1,6 @@
 """Weights as flat `.npz` files in the released layout: '/'-joined paths under `params/`, scanned layers on axis 0."""
 
+import hashlib
 import os
 import zipfile
 from pathlib import Path
@@ -41,6 +42,14 @@ def read(path: Path) -> dict[str, np.ndarray]:
             return {name: archive[name] for name in archive.files}
     except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
         raise CheckpointError(f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again") from None
+
+
+def digest(weights: dict[str, np.ndarray]) -> str:
+    """A hash of names and values: equal weights, equal digest."""
+    hashed = hashlib.sha256()
+    for name in sorted(weights):
+        hashed.update(name.encode() + np.ascontiguousarray(weights[name]).tobytes())
+    return hashed.hexdigest()
 
 
 def load(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:

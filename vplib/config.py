@@ -23,10 +23,13 @@ from omegaconf import DictConfig, OmegaConf
 from vplib import paths
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list such as [a,b]"}
-DIVISIBLE = (("model.size", "model.patch"), ("model.width", "model.heads"), ("stage1.batch", "stage1.loss_rows"))
+DIVISIBLE = (("model.size", "model.patch"), ("model.width", "model.heads"), ("model.decoder.width", "model.decoder.heads"))
 RANGES = (  # pattern of keys, test of a value, what is accepted
-    ("model.*", lambda value: value > 0, "more than 0"),
+    ("model.[!a]*", lambda value: value > 0, "more than 0"),
+    ("model.aux_layers", lambda value: value >= 0, "0 or more"),
     ("*.batch", lambda value: value > 0, "more than 0"),
+    ("*.steps", lambda value: value > 0, "more than 0"),
+    ("*.drop_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
     ("*.mask_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
     ("seed", lambda value: value >= 0, "0 or more"),
     ("tag", lambda value: re.fullmatch(r"\w[\w.+-]*", value), "letters, digits and . _ + - (it names a folder)"),

@@ -3,6 +3,8 @@
 Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism (arXiv:2402.13217) section 2.
 """
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -52,6 +54,11 @@ class VideoEncoder(nnx.Module):
                  heads: int, mlp: int, remat: bool = False, rngs: nnx.Rngs):
         grid = size // patch
         self.patch_projection = Dense(patch * patch * 3, width, rngs=rngs)
+        # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes [0, 1], whose common
+        # mean would drown the differences between patches for the first thousands of steps. The graph is unchanged.
+        linear = self.patch_projection.linear
+        linear.kernel[...] *= 4
+        linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
         self.spatial_pos_emb = Embedding(grid * grid, width, fan_in=grid * grid, rngs=rngs)
         self.spatial_encoder = Transformer(spatial_layers, width, heads, mlp, remat=remat, rngs=rngs)
         self.spatial_ln = LayerNorm(width)
@@ -160,6 +167,15 @@ class VideoText(nnx.Module):
             self.auxiliary_encoder = Transformer(aux_layers, width, heads, mlp, rngs=rngs)
         self.contrastive_vision_pooler = AttentionPool(width, heads, inner=pooler_inner, rngs=rngs)
         self.text_encoder = TextEncoder(width=width, heads=heads, **text, rngs=rngs)
+
+    @classmethod
+    def from_sizes(cls, sizes: Mapping, *, vocabulary: int, remat: bool = False, rngs: nnx.Rngs) -> "VideoText":
+        """The model of a `conf/model` file, with a text table of `vocabulary` pieces."""
+        vision = {key: sizes[key] for key in ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers",
+                                              "heads", "mlp")}
+        text = dict(vocabulary=vocabulary, layers=sizes["text_layers"], mlp=4 * sizes["width"], remat=remat)
+        return cls(vision=vision | {"remat": remat}, text=text, aux_layers=sizes["aux_layers"],
+                   pooler_inner=sizes["pooler_inner"], rngs=rngs)
 
     def pool(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A D"]:
         """Global embedding of a token sequence, not normalised."""

@@ -12,17 +12,21 @@ from vplib.train import schedule
 
 
 class Probe(nnx.Module):
-    """One attention pooling over all tokens and a linear classifier, under the released classifier's names.
+    """Standardisation, one attention pooling over all tokens, a linear classifier (the released classifier's names).
 
-    Source: VideoPrism section 4.1 (frozen backbone, one MAP layer).
+    `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says nothing (as the
+    affine-free BatchNorm of linear probes does). Source: VideoPrism section 4.1 (frozen backbone, one MAP layer).
     """
 
-    def __init__(self, width: int, heads: int, classes: int, *, rngs: nnx.Rngs):
+    def __init__(self, mean: Float[np.ndarray, " D"], deviation: Float[np.ndarray, " D"], heads: int, classes: int, *,
+                 rngs: nnx.Rngs):
+        width = len(mean)
+        self.mean, self.deviation = nnx.Variable(jnp.asarray(mean)), nnx.Variable(jnp.asarray(deviation))
         self.atten_pooler = AttentionPool(width, heads, rngs=rngs)
         self.projection = Dense(width, classes, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B S D"]) -> Float[Array, "B K"]:
-        return self.projection(self.atten_pooler(tokens))
+        return self.projection(self.atten_pooler((tokens - self.mean[...]) / self.deviation[...]))
 
 
 def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"], *, classes: int, heads: int,
@@ -36,14 +40,15 @@ def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"
         raise ValueError(f"{clips} labelled clips are fewer than one batch: give more clips or probe.batch={max(clips // 2, 1)}")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"labels run from {labels.min()} to {labels.max()} but the probe has {classes} classes")
-    probe = Probe(tokens.shape[-1], heads, classes, rngs=nnx.Rngs(seed))
-    graph, params = nnx.split(probe)
+    sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
+    probe = Probe(sample.mean((0, 1)), sample.std((0, 1)) + 1e-3, heads, classes, rngs=nnx.Rngs(seed))
+    graph, params, fixed = nnx.split(probe, nnx.Param, ...)
     per_epoch = clips // batch
     steps = epochs * per_epoch
     tx = optax.adamw(schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)), weight_decay=weight_decay)
 
     def loss(params, x, y):
-        logits = nnx.merge(graph, params)(x.astype(jnp.float32))
+        logits = nnx.merge(graph, params, fixed)(x.astype(jnp.float32))
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit
@@ -58,7 +63,7 @@ def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"
         order = rng.permutation(clips)[:per_epoch * batch].reshape(per_epoch, batch)
         for rows in order:
             params, state = step(params, state, tokens[rows], labels[rows])
-    return nnx.merge(graph, params)
+    return nnx.merge(graph, params, fixed)
 
 
 def predict(probe: Probe, tokens: Float[np.ndarray, "C S D"], *, batch: int = 128) -> Float[np.ndarray, "C K"]:

@@ -51,7 +51,7 @@ def attend(
     v: Float[Array, "*A K M H"],
     *,
     cap: float | None = None,
-    mask: Bool[Array, "*#A #K #Q M"] | None = None,
+    mask: Bool[Array, "*#A #K #Q #M"] | None = None,
 ) -> Float[Array, "*A K Q H"]:
     """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before the mask.
 
@@ -102,7 +102,7 @@ class Attention(nnx.Module):
             self.per_dim_scale = PerDimScale(size)
         self.cap = cap
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
                  ) -> Float[Array, "*A N D"]:
         """Self-attention, with one fused projection to queries, keys and values."""
         width, heads, size = self.query.w.shape
@@ -144,7 +144,7 @@ class Block(nnx.Module):
         self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
         self.ff_layer = FeedForward(width, hidden, activation, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
                  ) -> Float[Array, "*A N D"]:
         return self.ff_layer(x + self.self_attention(self.layer_norm(x), mask=mask))
 
@@ -161,7 +161,7 @@ class Stack(nnx.Module):
         self.x_layers = jax.vmap(lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block))(keys)
         self.remat = remat
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
                  ) -> Float[Array, "*A N D"]:
         def step(x, block):
             return block(x, mask), None

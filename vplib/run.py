@@ -28,6 +28,11 @@ from vplib import config, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
 os.environ.setdefault("NPROC", "2")  # before a kernel starts: float results depend on the number of threads
+# glibc returns freed buffers to the system and faults them in again, step after step: a third of a CPU step was spent so
+# (LOG.md). Keep them instead. Read by the kernel's process at its start; other systems ignore these.
+for variable, value in (("MALLOC_MMAP_THRESHOLD_", "4294967296"), ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
+                        ("MALLOC_TOP_PAD_", "268435456"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")):
+    os.environ.setdefault(variable, value)
 
 
 class RunError(RuntimeError):
@@ -38,7 +43,7 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     """Execute notebook `name` in a kernel of its own; return the executed copy, `<out>/notebook.ipynb`.
 
     What it prints and its progress go to the terminal while it runs. With `publish` the copy also becomes the committed
-    print, `reports/notebooks/<name>.ipynb`. Raises ConfigError before anything starts, RunError if a cell fails.
+    print, `reports/notebooks/<name>-<source>-<scale>.ipynb`. Raises ConfigError before anything starts, RunError if a cell fails.
     """
     cfg, source = config.load(name, overrides), _source(name)
     target = Path(cfg.out) / "notebook.ipynb"
@@ -64,7 +69,7 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     if failure:
         raise RunError(f"{name} failed{failure}\n       the notebook as far as it came: {paths.short(target)}")
     if publish:
-        _publish(target, paths.PRINTS / f"{name}.ipynb")
+        _publish(target, paths.PRINTS / f"{name}-{cfg.source}-{cfg.scale}.ipynb")
     took = progress.duration(time.monotonic() - began)
     print(f"{name}  done in {took}: {paths.short(target)}", file=sys.stderr, flush=True)
     return target
@@ -192,7 +197,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vplib.run", description="Execute a notebook.")
     parser.add_argument("name", metavar="NN_name", help=", ".join(config.names()))
     parser.add_argument("overrides", metavar="key=value", nargs="*", help="Hydra overrides; seed=0,1,2 is three runs")
-    parser.add_argument("--print", action="store_true", help="also write reports/notebooks/NN_name.ipynb")
+    parser.add_argument("--print", action="store_true", help="also write the committed print, reports/notebooks/NN_name-source-scale.ipynb")
     parser.add_argument("--inline", action="store_true", help="run the cells in this process, as the hosts of a pod do")
     args = parser.parse_intermixed_args()
     try:

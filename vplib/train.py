@@ -1,9 +1,10 @@
 """One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on the first non-finite value."""
 
 import csv
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
@@ -83,8 +84,18 @@ class Log:
                 writer.writerow([step, *(f"{v:.6g}" for v in numbers.values())])
 
 
+def identity(config: str, folders: Iterable[Path]) -> str:
+    """A digest of all that decides a training's result: configuration text, the shards' manifests, the code of the method."""
+    here = Path(__file__).parent
+    code = [here / f"{name}.py" for name in ("layers", "encoders", "masking", "losses", "stages", "data", "text", "train")]
+    digest = hashlib.sha256(config.encode())
+    for path in [*code, *(Path(folder) / "manifest.json" for folder in folders)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
 def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, tx: optax.GradientTransformation,
-        seed: int, out: Path, mesh: Mesh | None = None, frozen: nnx.Module | None = None, every: int = 50,
+        seed: int, out: Path, identity: str = "", mesh: Mesh | None = None, frozen: nnx.Module | None = None, every: int = 50,
         checkpoint_every: int = 500, title: str = "training") -> nnx.Module:
     """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
 
@@ -92,7 +103,8 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
     checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
     nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
-    steps a second and the share of time spent waiting for input.
+    steps a second and the share of time spent waiting for input. A state of another `identity` (of the configuration,
+    the data and the code: see `identity`) is no state to resume: it is removed and training starts afresh.
 
     Raises TrainingError at the first non-finite loss or gradient, CheckpointError for a state of another model.
     """
@@ -123,6 +135,10 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     with ocp.CheckpointManager((out / "state").absolute(), options=options) as manager:
         start = manager.latest_step() or 0
+        if start and manager.restore(start, args=ocp.args.Composite(data=ocp.args.JsonRestore()))["data"]["identity"] != identity:
+            for old in manager.all_steps():
+                manager.delete(old)
+            start = 0
         if start:
             state = {"params": params, "opt": opt_state}
             like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
@@ -163,5 +179,5 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
                 if (step + 1) % checkpoint_every == 0 or last:
                     manager.save(step + 1, args=ocp.args.Composite(
                         state=ocp.args.StandardSave({"params": params, "opt": opt_state}),
-                        data=ocp.args.JsonSave({"iterator": batches.get_state()})), force=last)
+                        data=ocp.args.JsonSave({"iterator": batches.get_state(), "identity": identity})))
     return nnx.merge(graph, params, rest)

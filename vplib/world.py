@@ -7,6 +7,7 @@ evaluation families differ in which *scenes* they hold (`vplib.scenes`).
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ def distinct(corpus: str, count: int, *, seed: int = 0) -> list[int]:
 
 @dataclass(frozen=True)
 class WorldSource:
-    """A corpus as a source of encoded clips, for `vplib.shards.write`."""
+    """A corpus as a source of encoded clips, for `vplib.shards.write`; with `unlike`, clips whose captions all differ."""
 
     corpus: str
     count: int
@@ -164,6 +165,11 @@ class WorldSource:
     resolution: int = 64
     frames: int = 16
     fps: float = 8.0
+    unlike: bool = False
+
+    @cached_property
+    def indices(self) -> Sequence[int]:
+        return distinct(self.corpus, self.count, seed=self.seed) if self.unlike else range(self.count)
 
     @property
     def name(self) -> str:
@@ -181,7 +187,7 @@ class WorldSource:
     def __getitem__(self, index: int) -> Clip:
         if not 0 <= index < self.count:
             raise IndexError(f"clip {index} of {self.corpus}, which has {self.count}")
-        frames, written, known = clip(self.corpus, index, seed=self.seed, resolution=self.resolution,
+        frames, written, known = clip(self.corpus, self.indices[index], seed=self.seed, resolution=self.resolution,
                                       frames=self.frames, fps=self.fps)  # fmt: skip
         meta = known | {"fps": float(self.fps), "frames": len(frames), "duration": len(frames) / self.fps}
         return Clip(video.encode(frames, self.fps), written, meta)

@@ -1,0 +1,271 @@
+"""Layers and encoders: equal to other implementations, and blind to what is masked, padded or absent."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+import yaml
+from flax import nnx
+
+from vplib import checkpoints, paths
+from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
+from vplib.heads import Probe
+from vplib.layers import AttentionPool, Stack, attend, one_hot_rows
+
+GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"  # from PyTorch, see make_goldens.py
+REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
+REFERENCE_SIZES = dict(patch=6, size=24, frames=4, width=48, spatial_layers=3, temporal_layers=2, heads=4, mlp=96)
+reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the folder with outputs of the released code is absent")
+
+encode = jax.jit(lambda encoder, video, **given: encoder(video, **given), static_argnames=("crop", "features"))
+
+
+@jax.jit
+def encode_and_embed(model, video):
+    tokens = model.vision_encoder(video)
+    return tokens, normalise(model.pool(tokens))
+
+
+def arrays(path):
+    with np.load(path) as file:
+        return dict(file)
+
+
+# --- other implementations --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    return arrays(GOLDEN)
+
+
+@pytest.fixture(scope="module")
+def ported(golden) -> VideoText:
+    vision = dict(patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64)
+    text = dict(vocabulary=40, layers=2, mlp=64)
+    model = toy.filled(lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0)))
+    checkpoints.load(model, golden)
+    return model
+
+
+@pytest.mark.parametrize("case", ["train_shape", "more_frames", "fewer_frames", "other_size", "smaller_size"])
+def test_video_equals_the_pytorch_implementation_also_with_interpolated_tables(ported, golden, case):
+    tokens, embedding = encode_and_embed(ported, golden[f"{case}/video"])
+    assert toy.close(tokens, golden[f"{case}/tokens"], 1e-4)
+    assert toy.close(embedding, golden[f"{case}/video_embedding"], 1e-4)
+
+
+def test_text_equals_the_pytorch_implementation(ported, golden):
+    embedding = ported.encode_text(jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"]))
+    assert toy.close(embedding, golden["text/text_embedding"], 1e-4)
+
+
+@reference
+def test_encoder_equals_the_released_code():
+    encoder = toy.encoder(**REFERENCE_SIZES)
+    checkpoints.load(encoder, checkpoints.read(REFERENCE / "encoder_params.npz"))
+    known = arrays(REFERENCE / "encoder_io.npz")  # the other cases in this file belong to other parameters
+    tokens, spatial = encode(encoder, known["train_shape/video"], features=True)
+    assert toy.close(tokens, known["train_shape/tokens"], 1e-4)
+    assert toy.close(spatial, known["train_shape/spatial_features"], 1e-4)
+
+
+@reference
+def test_video_text_model_equals_the_released_code():
+    text = dict(vocabulary=101, layers=2, mlp=192)
+    model = toy.filled(
+        lambda: VideoText(vision=REFERENCE_SIZES, text=text, aux_layers=1, pooler_inner=192, rngs=nnx.Rngs(0))
+    )
+    checkpoints.load(model, checkpoints.read(REFERENCE / "lvt_params.npz"))
+    known = arrays(REFERENCE / "lvt_io.npz")
+    assert toy.close(encode_and_embed(model, known["train_shape/video"])[1], known["train_shape/video_embedding"], 1e-4)
+    embedding = model.encode_text(jnp.asarray(known["text_ids"]), jnp.asarray(known["text_paddings"] == 0))
+    assert toy.close(embedding, known["train_shape/text_embedding"], 1e-4)
+
+
+@reference
+def test_classifier_equals_the_released_code():
+    weights, known = checkpoints.read(REFERENCE / "classifier_params.npz"), arrays(REFERENCE / "classifier_io.npz")
+    encoder, probe = toy.encoder(**REFERENCE_SIZES), Probe(np.zeros(48), np.ones(48), 4, 7, rngs=nnx.Rngs(0))
+    checkpoints.load(encoder, weights, prefix="params/encoder")
+    checkpoints.load(probe, {name: value for name, value in weights.items() if not name.startswith("params/encoder/")})
+    tokens = encode(encoder, known["train_shape/video"])
+    assert toy.close(probe(tokens), known["train_shape/logits"], 1e-4)
+    assert toy.close(probe.atten_pooler(tokens), known["train_shape/global_embeddings"], 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [("base", 114_365_184), ("large", 353_965_056), ("giant", 1_112_755_072), ("lvt_base", 247_623_424),
+     ("lvt_large", 579_877_120)],
+)  # fmt: skip
+def test_configured_sizes_have_the_released_numbers_of_parameters(name, published):
+    sizes = yaml.safe_load((paths.CONF / "model" / f"{name}.yaml").read_text())
+    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=32_000, rngs=nnx.Rngs(0)))
+    part = model if name.startswith("lvt") else model.vision_encoder
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param))) == published
+
+
+def test_new_models_start_as_released_but_for_patches_which_see_standardised_pixels():
+    encoder = VideoEncoder(**toy.VISION | {"width": 64, "spatial_layers": 2}, rngs=nnx.Rngs(0))
+    block = encoder.spatial_encoder.transformers_stack.x_layers
+    for values, fan_in in ((block.self_attention.post.w, 64), (block.ff_layer.ffn_layer2.linear.kernel, 32)):
+        assert abs(values[...].std() * fan_in**0.5 - 1) < 0.1 and abs(values[...].mean()) < 0.1 / fan_in**0.5
+    assert not block.layer_norm.scale[...].any() and not block.self_attention.post.b[...].any()
+    first, second = block.self_attention.query.w[...]
+    assert not toy.close(first, second, 0.1)  # layers start differently
+    patches = np.random.default_rng(0).normal(0.5, 0.25, (1000, 48)).astype(np.float32)
+    projected = np.asarray(encoder.patch_projection(jnp.asarray(patches)))
+    assert abs(projected.std() - 1) < 0.05 and abs(projected.mean(0)).max() < 0.2
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
+
+
+def test_attention_caps_logits_before_it_masks():
+    q, k, v = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 5, 4)) * 3, jnp.float32)  # three of K N H
+    mask = jnp.tril(jnp.ones((5, 5), bool))
+    weights = jnp.exp(10 * jnp.tanh(q @ k.swapaxes(1, 2) / 10)) * mask
+    expected = weights / weights.sum(-1, keepdims=True) @ v
+    assert toy.close(attend(q, k, v, cap=10.0, mask=mask[None]), expected)
+    assert not toy.close(attend(q, k, v, mask=mask[None]), expected, 1e-2)
+
+
+def test_attention_pool_equals_plain_attention_with_queries_keys_and_values():
+    pool = toy.filled(lambda: AttentionPool(16, 2, inner=64, rngs=nnx.Rngs(0)))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 7, 16)), jnp.float32)
+    part = pool.pooling_attention
+    q = jnp.einsum("nd,dkh->nkh", pool.pooling_attention_query[...], part.query.w[...]) + part.query.b[...]
+    k, v = (jnp.einsum("bsd,dkh->bskh", x, p.w[...]) + p.b[...] for p in (part.key, part.value))
+    w = part.per_dim_scale.per_dim_scale[...]
+    q = q * jnp.log1p(jnp.exp(w)) / jnp.log(2.0) / 32**0.5  # softplus(w) / softplus(0) / sqrt(head size)
+    weights = jax.nn.softmax(jnp.einsum("nkh,bskh->bkns", q, k))
+    y = jnp.einsum("bkns,bskh->bnkh", weights, v)
+    y = jnp.einsum("bnkh,dkh->bnd", y, part.post.w[...]) + part.post.b[...]
+    assert toy.close(pool(x), pool.pooling_attention_layer_norm(y)[:, 0])
+
+
+def test_one_hot_rows_are_rows_with_the_gradient_of_rows():
+    table = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
+    index, g = jnp.array([[4, 0, 4], [1, 1, 2]]), jnp.arange(18.0).reshape(2, 3, 3)
+    assert toy.close(one_hot_rows(table, index), table[index])
+    gradients = [jax.grad(lambda t, rows=rows: (rows(t) * g).sum())(table)
+                 for rows in (lambda t: one_hot_rows(t, index), lambda t: t[index])]  # fmt: skip
+    assert toy.close(*gradients)
+
+
+# --- the video encoder ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoder() -> VideoEncoder:
+    return toy.encoder(spatial_layers=2)
+
+
+def test_patches_are_row_major_and_hold_rows_columns_channels():
+    video = jnp.arange(2 * 3 * 8 * 12 * 3, dtype=jnp.float32).reshape(2, 3, 8, 12, 3)
+    patches = patchify(video, 4)
+    assert patches.shape == (2, 3, 6, 48)
+    assert (patches[1, 2, 4] == video[1, 2, 4:8, 4:8].reshape(-1)).all()
+
+
+def test_a_size_that_does_not_divide_is_one_sentence(encoder):
+    with pytest.raises(ValueError, match=r"^video frames of 12x14 pixels do not divide into 4-pixel patches: resize "
+                                         r"to multiples of 4, for example 12x12$"):  # fmt: skip
+        encoder(jnp.zeros((1, 3, 12, 14, 3)))
+
+
+def test_all_places_visible_is_dense(encoder):
+    video = toy.pixels(0, 2)
+    dense = encode(encoder, video)
+    everywhere = jnp.broadcast_to(jnp.arange(9), (2, 3, 9))
+    assert toy.close(encode(encoder, video, visible=everywhere[:, 0]), dense)
+    assert toy.close(encode(encoder, video, visible=everywhere), dense)
+
+
+def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder):
+    video, places = toy.pixels(0, 2), jnp.array([[0, 4, 5, 8], [1, 2, 3, 7]])
+    tube = encode(encoder, video, visible=places)
+    assert tube.shape == (2, 12, 16)
+    assert toy.close(tube, encode(encoder, video, visible=jnp.broadcast_to(places[:, None], (2, 3, 4))))
+
+
+def replace_patch(video, frame: int, place: int):
+    """The video with other pixels at one place (of 3 x 3, 4 pixels each) of one frame."""
+    top, left = 4 * (place // 3), 4 * (place % 3)
+    return video.at[:, frame, top : top + 4, left : left + 4].add(0.5)
+
+
+def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder):
+    video = toy.pixels(0, 1)
+    places = jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])  # B T V
+    tokens = encode(encoder, video, visible=places)
+    assert toy.close(encode(encoder, replace_patch(video, 1, 5), visible=places), tokens, 0)
+    assert not toy.close(encode(encoder, replace_patch(video, 1, 8), visible=places), tokens, 1e-3)
+
+
+def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder):
+    """Place 4 is visible in frame 0 only, so its token there cannot know the other frames; place 5 is also in frame 2."""
+    video, places = toy.pixels(0, 1), jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])
+    before = encode(encoder, video, visible=places)[0]
+    after = encode(encoder, replace_patch(replace_patch(video, 1, 8), 2, 7), visible=places)[0]
+    assert toy.close(before[1], after[1], 0)
+    assert not toy.close(before[2], after[2], 1e-3)
+
+
+def test_images_crop_the_time_table_and_short_clips_interpolate_it(encoder):
+    image, table = toy.pixels(0, 2, frames=1), encoder.temporal_pos_emb.emb_var[...]
+    later = toy.encoder(spatial_layers=2)
+    later.temporal_pos_emb.emb_var[...] = table.at[1:].add(table[::-1][1:])
+    assert toy.close(encode(later, image, crop=True), encode(encoder, image, crop=True), 0)
+    assert not toy.close(encode(later, image), encode(encoder, image), 1e-3)
+
+
+def test_padded_frames_have_no_influence(encoder):
+    video, paddings = toy.pixels(0, 2), jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    tokens = encode(encoder, video, paddings=paddings).reshape(2, 3, 9, 16)
+    other = video.at[0, 2].set(0).at[1, 1:].set(1)
+    changed = encode(encoder, other, paddings=paddings).reshape(2, 3, 9, 16)
+    assert toy.close(changed[0, :2], tokens[0, :2], 0) and toy.close(changed[1, :1], tokens[1, :1], 0)
+    short = encode(encoder, video[:1, :2], crop=True).reshape(2, 9, 16)
+    assert toy.close(tokens[0, :2], short)
+
+
+def test_recomputation_changes_no_gradient():
+    x = toy.pixels(0, 1).reshape(1, -1, 16)
+    gradients = []
+    for remat in (False, True):
+        stack = toy.filled(lambda remat=remat: Stack(2, 16, 2, 32, remat=remat, rngs=nnx.Rngs(0)))
+        gradients.append(toy.leaves(jax.jit(jax.grad(lambda stack: jnp.square(stack(x)).sum()))(stack)))
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-3)
+
+
+def test_half_precision_pixels_give_half_precision_tokens(encoder):
+    video = toy.pixels(0, 1)
+    tokens = encode(encoder, video.astype(jnp.bfloat16))
+    assert tokens.dtype == jnp.bfloat16
+    assert toy.close(tokens.astype(jnp.float32), encode(encoder, video), 0.3)
+
+
+# --- the text encoder -------------------------------------------------------------------------------------------------
+
+
+def test_padding_has_no_influence_on_a_text():
+    encoder = toy.filled(lambda: TextEncoder(**toy.TEXT, width=16, heads=2, rngs=nnx.Rngs(0)))
+    run = jax.jit(lambda encoder, ids, keep: encoder(ids, keep))
+    keep = np.array([[True] * 3 + [False] * 3])
+    embedding = run(encoder, np.array([[5, 6, 7, 0, 0, 0]]), keep)
+    assert toy.close(run(encoder, np.array([[5, 6, 7, 9, 9, 9]]), keep), embedding, 0)
+    assert not toy.close(run(encoder, np.array([[5, 7, 6, 0, 0, 0]]), keep), embedding, 1e-3)
+
+
+def test_large_vocabularies_look_up_the_same_rows():
+    small = toy.filled(lambda: TextEncoder(**toy.TEXT, width=16, heads=2, rngs=nnx.Rngs(0)))
+    large = toy.filled(lambda: TextEncoder(**toy.TEXT | {"vocabulary": 5000}, width=16, heads=2, rngs=nnx.Rngs(0)))
+    weights = checkpoints.flatten(small)
+    weights["params/token_emb/emb_var"] = np.resize(weights["params/token_emb/emb_var"], (5000, 16))
+    checkpoints.load(large, weights)
+    ids, keep = jnp.array([[5, 6, 7, 23]]), jnp.ones((1, 4), bool)
+    assert toy.close(large(ids, keep), small(ids, keep))

@@ -1,0 +1,96 @@
+"""The pages for readers: links lead somewhere, and notebooks, figures, modules and options are all there.
+
+A link may also lead to what a run writes: the names come from the `figures.save` calls of the notebooks, from
+`vplib.run` and from `vplib.report`, not from a list.
+"""
+
+import ast
+import inspect
+import json
+import re
+
+import pytest
+
+from vplib import config, paths, report
+
+PAGES = [paths.ROOT / "README.md", paths.ROOT / "CONTRIBUTING.md", paths.ROOT / "reports" / "README.md",
+         *sorted((paths.ROOT / "data_cards").glob("*.md"))]  # fmt: skip
+LINK = re.compile(r"\]\(([^()\s]+)\)")
+README, MAP = PAGES[0].read_text(), PAGES[2].read_text()
+
+
+def figure_names() -> list[str]:
+    """A pattern for each figure that a notebook saves: `{...}` in its name stands for a word."""
+    names = []
+    for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
+        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        for node in ast.walk(ast.parse("\n".join("".join(cell["source"]) for cell in cells))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
+                name = node.args[1]
+                parts = name.values if isinstance(name, ast.JoinedStr) else [name]
+                names.append("".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in parts))
+    return names
+
+
+FIGURES = figure_names()
+HEADLINE = inspect.signature(report.record).parameters["table"].default
+WRITTEN = [rf"reports/(figures/({name})\.(png|pdf)|tables/({name})\.csv)" for name in FIGURES] + [
+    rf"reports/tables/{HEADLINE}\.csv", rf"reports/notebooks/({'|'.join(config.names())})-\w+-\w+\.ipynb"]  # fmt: skip
+
+
+def anchors(page: str) -> set[str]:
+    """What `#...` may name: GitHub's form of each heading."""
+    titles = re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+def dead(page) -> list[str]:
+    """The relative links of a page that lead nowhere."""
+    found = []
+    for link in LINK.findall(page.read_text()):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (page.parent / file).resolve() if file else page
+        inside = target.is_relative_to(paths.ROOT)
+        written = inside and any(re.fullmatch(name, target.relative_to(paths.ROOT).as_posix()) for name in WRITTEN)
+        known = not anchor or (target.is_file() and anchor in anchors(target.read_text()))
+        if not inside or not (target.exists() or written) or not known:
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: paths.short(page))
+def test_relative_links_lead_somewhere(page):
+    assert dead(page) == []
+
+
+def test_dead_links_are_found(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "ROOT", tmp_path)
+    good = "[a](page.md#one-title-its-form) [b](#one-title-its-form) [c](https://a.b/c) ![](reports/figures/60_paper_figures-science.png)"
+    bad = "[d](gone.md) [e](#gone) [f](../page.md) ![](reports/figures/60_paper_figures-gone.png)"
+    page = tmp_path / "page.md"
+    page.write_text(f"# One title: its form\n{good} {bad}\n")
+    assert dead(page) == ["gone.md", "#gone", "../page.md", "reports/figures/60_paper_figures-gone.png"]
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_the_table_of_notebooks_is_complete(name):
+    assert f"| [{name}](notebooks/{name}.ipynb) |" in README
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_every_figure_has_its_picture_caption_and_data(figure):
+    caption = rf"!\[\]\(figures/({figure})\.png\)\n\n\*\*(.|\n)*?\[CSV\]\(tables/\1\.csv\)"
+    assert re.search(caption, MAP)
+
+
+def test_the_tree_names_every_module():
+    modules = [f"vplib/{path.name}" for path in sorted((paths.ROOT / "vplib").glob("[a-z]*.py"))]
+    assert sorted(re.findall(r"^(vplib/\w+\.py) +\S", README, re.MULTILINE)) == modules
+
+
+@pytest.mark.parametrize("group", config.groups())
+def test_the_table_of_groups_names_every_option(group):
+    row = re.search(rf"^\| `{group}` \| (.*?) \|", README, re.MULTILINE)
+    assert row and sorted(re.findall(r"`(\w+)`", row[1])) == config.groups()[group]

@@ -1,0 +1,242 @@
+"""Both stages: who sees what, where gradients go, what each ablation removes, and that both learn."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+from flax import nnx
+
+from vplib.encoders import VideoText
+from vplib.losses import cosine_distance
+from vplib.masking import MASKS
+from vplib.stages import LocalDecoder, stage1_loss, stage2_loss
+
+PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False)
+loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "dtype"))
+
+
+class FixedTeacher(VideoText):
+    """A teacher with the same answer whatever it is shown."""
+
+    def __init__(self, clips: int, seed: int = 0):
+        rng = np.random.default_rng(seed)
+        self.tokens = nnx.Param(jnp.asarray(rng.normal(size=(clips, 27, 16)), jnp.float32))
+        self.embedding = nnx.Param(jnp.asarray(rng.normal(size=(clips, 16)), jnp.float32))
+
+    def vision_encoder(self, video):
+        return self.tokens[...]
+
+    def pool(self, tokens):
+        return self.embedding[...]
+
+
+# --- stage 1 ----------------------------------------------------------------------------------------------------------
+
+
+def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
+    """Replaces the pixels of one place after the other: the loss changes where the place was kept."""
+    stage, batch, other = toy.stage1(), toy.batch(0, clips=2), toy.batch(1, clips=2)["video"]
+    loss = jax.jit(lambda batch: stage1_loss(stage, batch, drop=0.5, key=jax.random.key(0))[0])
+    kept = np.zeros((2, 3, 3, 3), bool)  # B T row column
+    for clip, frame, row, column in np.ndindex(kept.shape):
+        video = batch["video"].copy()
+        where = clip, frame, slice(4 * row, 4 * row + 4), slice(4 * column, 4 * column + 4)
+        video[where] = other[where]
+        kept[clip, frame, row, column] = loss(batch | {"video": video}) != loss(batch)
+    assert (kept.sum((2, 3)) == 5).all()
+    assert (kept == kept[:, :1]).all() and (kept[0] != kept[1]).any()
+
+
+def test_stage1_caps_the_inverse_temperature_at_100_and_logs_retrieval_in_the_batch():
+    stage = toy.stage1()
+    stage.log_scale[...] = jnp.float32(20.0)
+    loss, numbers = jax.jit(partial(stage1_loss, drop=0.0))(stage, toy.batch(0), key=jax.random.key(0))
+    assert float(numbers["temperature"]) == pytest.approx(0.01, rel=1e-4)
+    assert 0 <= numbers["batch_r1"] <= 1 and (8 * numbers["batch_r1"]) % 1 == 0
+    assert np.isfinite(loss)
+
+
+def test_stage1_trains_on_images():
+    loss, _ = jax.jit(partial(stage1_loss, drop=0.5))(toy.stage1(), toy.batch(0, frames=1), key=jax.random.key(0))
+    assert np.isfinite(loss)
+
+
+# --- stage 2 ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def exchange(video: np.ndarray, visible, *, masked: bool) -> np.ndarray:
+    """The video with other pixels at its masked places, or at its visible ones (3 x 3 places of 4 x 4 pixels)."""
+    shown = np.eye(9, dtype=bool)[np.asarray(visible)].any(2).reshape(-1, 3, 3, 3)  # B T row column
+    shown = np.kron(shown, np.ones((1, 1, 4, 4), bool))[..., None]  # B T H W 1
+    other = toy.batch(7, clips=len(video))["video"]
+    return np.where(shown == masked, video, other)
+
+
+@pytest.mark.parametrize("mask", MASKS)
+def test_the_student_does_not_see_masked_pixels(mask):
+    batch, key = toy.batch(0, clips=2), jax.random.key(3)
+    visible = MASKS[mask](jax.random.split(key)[0], 2, 3, 3, 3)  # as drawn by the loss
+    run = partial(loss2, toy.stage2(), teacher=FixedTeacher(2), **PAPER | {"mask": mask}, key=key)
+    loss = run(batch)[0]
+    assert run({"video": exchange(batch["video"], visible, masked=True)})[0] == loss
+    assert run({"video": exchange(batch["video"], visible, masked=False)})[0] != loss
+
+
+@pytest.fixture(scope="module")
+def gradients():
+    """Stage 2's loss and its gradients with respect to student and teacher; compiled once, for 8 clips."""
+
+    def loss(stage, teacher, batch, key):
+        return stage2_loss(stage, batch, teacher, **PAPER, key=key)[0]
+
+    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+
+
+def test_the_teacher_sees_masked_pixels_and_gets_no_gradient(gradients):
+    stage, batch, key = toy.stage2(), toy.batch(0), jax.random.key(3)
+    loss, (to_stage, to_teacher) = gradients(stage, toy.video_text(1), batch, key)
+    assert not any(gradient.any() for gradient in toy.leaves(to_teacher).values())
+    still = {name for name, gradient in toy.leaves(to_stage).items() if not gradient.any()}
+    assert still <= {"global_decoder/pool/pooling_attention/key/b"}  # softmax ignores it
+    visible = MASKS["bevt"](jax.random.split(key)[0], 8, 3, 3, 3)
+    changed = batch | {"video": exchange(batch["video"], visible, masked=True)}
+    assert gradients(stage, toy.video_text(1), changed, key)[0] != loss
+
+
+def test_each_ablation_removes_exactly_its_term():
+    stage, batch, teacher = toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2)
+    run = partial(loss2, batch=batch, teacher=teacher, key=jax.random.key(0))
+    loss, numbers = jax.device_get(run(stage, **PAPER))
+    assert loss == pytest.approx(numbers["local"] + numbers["global"], abs=1e-6)
+
+    for lost, options in (("local", {"local_loss": False}), ("global", {"global_loss": False})):
+        part = toy.stage2(**options)
+        nnx.update(part, nnx.from_flat_state([
+            (path, value) for path, value in nnx.to_flat_state(nnx.state(stage)) if path[0] != f"{lost}_decoder"]))  # fmt: skip
+        kept = {"local": "global", "global": "local"}[lost]
+        alone, its_numbers = jax.device_get(run(part, **PAPER))
+        assert alone == pytest.approx(numbers[kept], abs=1e-6) and lost not in its_numbers
+
+    masked, _ = jax.device_get(run(stage, **PAPER | {"masked_only": True}))
+    assert masked == pytest.approx(numbers["local_masked"] + numbers["global"], abs=1e-6)
+    assert numbers["local_masked"] != pytest.approx(numbers["local"], abs=1e-4)
+
+    _, its_numbers = jax.device_get(run(stage, **PAPER | {"shuffle": False}))
+    assert its_numbers["global"] == pytest.approx(numbers["global"], abs=1e-6)
+    assert its_numbers["local"] != pytest.approx(numbers["local"], abs=1e-4)
+
+
+def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_over_masked_ones():
+    stage, batch, teacher, key = toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2), jax.random.key(0)
+    _, numbers = jax.device_get(loss2(stage, batch, teacher, **PAPER | {"shuffle": False}, key=key))
+
+    @jax.jit
+    def by_hand(stage, video, targets):
+        k_mask, k_shuffle = jax.random.split(key)
+        visible = MASKS["bevt"](k_mask, 2, 3, 3, 3)
+        seen = stage.encoder(video / 255, visible=visible)
+        return visible, cosine_distance(stage.local_decoder(seen, visible, shuffle=False, key=k_shuffle), targets)
+
+    visible, distance = jax.device_get(by_hand(stage, batch["video"].astype(np.float32), teacher.tokens[...]))
+    hidden = ~np.eye(9, dtype=bool)[visible].any(2).reshape(2, 27)
+    assert hidden.sum() == 2 * 3 * 6
+    assert numbers["local"] == pytest.approx(distance.mean(), abs=1e-5)
+    assert numbers["local_masked"] == pytest.approx(distance[hidden].mean(), abs=1e-5)
+
+
+# --- token shuffling --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def see_through():
+    """A local decoder that hands its input on: output = permuted tokens + positions; the mask token is zero."""
+    decoder = toy.filled(lambda: LocalDecoder(encoder=16, teacher=16, frames=3, tokens=9, width=16, layers=1, heads=2,
+                                              mlp=32, rngs=nnx.Rngs(0)))  # fmt: skip
+    block = decoder.stack.transformers_stack.x_layers
+    for part in (block.self_attention.post, block.ff_layer.ffn_layer2.linear):
+        for name in ("w", "b") if hasattr(part, "w") else ("kernel", "bias"):
+            value = getattr(part, name)
+            value[...] = jnp.zeros_like(value[...])
+    for linear in (decoder.projector.linear, decoder.output.linear):
+        linear.kernel[...], linear.bias[...] = jnp.eye(16), jnp.zeros(16)
+    decoder.mask_token[...] = jnp.zeros(16)
+    return jax.jit(lambda seen, visible, key, shuffle: decoder(seen, visible, shuffle=shuffle, key=key),
+                   static_argnames="shuffle"), decoder  # fmt: skip
+
+
+SEEN = jnp.broadcast_to(10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16))  # two equal clips of 3 x 3 visible tokens
+VISIBLE = jnp.broadcast_to(jnp.array([[0, 3, 8], [1, 2, 4], [5, 6, 7]]), (2, 3, 3))
+
+
+def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_in_raster_order(see_through):
+    run, decoder = see_through
+    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(27, 16)
+    first, again, other = (np.asarray(run(SEEN, VISIBLE, jax.random.key(k), True) - positions) for k in (0, 0, 1))
+    assert (first == again).all()
+    assert (first[0] != first[1]).any() and (first != other).any((1, 2)).all()
+    for clip in (*first, *other):  # nothing is lost, each position was added to the slot of its place
+        np.testing.assert_allclose(sorted(clip[:, 0]), [0.0] * 18 + [*range(10, 19)], atol=1e-5)
+
+
+def test_unshuffled_tokens_stand_at_their_own_places(see_through):
+    run, decoder = see_through
+    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(27, 16)
+    output = np.asarray(run(SEEN, VISIBLE, jax.random.key(0), False) - positions).reshape(2, 3, 9, 16)[..., 0]
+    expected = np.zeros((3, 9))
+    for frame, places in enumerate(np.asarray(VISIBLE[0])):
+        expected[frame, places] = 10 + 3 * frame + np.arange(3)
+    np.testing.assert_allclose(output, np.stack([expected] * 2), atol=1e-5)
+
+
+def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
+    """With nothing but positions to go by, the decoder meets targets that are those positions, at distance zero."""
+    stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
+    stage.local_decoder = see_through[1]
+    norm = stage.encoder.temporal_ln
+    norm.scale[...], norm.bias[...] = jnp.full(16, -1.0), jnp.zeros(16)  # scale is an offset from one: tokens are zero
+    positions = stage.local_decoder.temporal_pos_emb[...][:, None] + stage.local_decoder.spatial_pos_emb[...]
+    teacher.tokens[...] = jnp.broadcast_to(positions.reshape(27, 16), (2, 27, 16))
+    assert loss2(stage, toy.batch(0, clips=2), teacher, **PAPER, key=jax.random.key(0))[0] < 1e-5
+
+
+# --- learning ---------------------------------------------------------------------------------------------------------
+
+
+def learn(stage, value_and_grad, steps=60):
+    """The losses of AdamW steps on one batch, with a new key each."""
+    tx = optax.adamw(3e-3)
+
+    @jax.jit
+    def update(stage, state, gradients):
+        updates, state = tx.update(gradients, state, stage)
+        return optax.apply_updates(stage, updates), state
+
+    state, values = tx.init(stage), []
+    for key in jax.random.split(jax.random.key(0), steps):
+        value, gradients = value_and_grad(stage, key)
+        stage, state = update(stage, state, gradients)
+        values.append(float(value))
+    return values
+
+
+def test_stage1_learns_one_batch_by_heart():
+    batch = jax.device_put(toy.batch(0))
+    losses = learn(toy.stage1(), jax.jit(jax.value_and_grad(
+        lambda stage, key: stage1_loss(stage, batch, drop=0.5, key=key)[0])))  # fmt: skip
+    assert losses[0] > 1.5 and np.mean(losses[-5:]) < 0.3 * losses[0]
+
+
+def test_stage2_learns_one_batch_by_heart(gradients):
+    batch, teacher = toy.batch(0), toy.video_text(1)
+
+    def value_and_grad(stage, key):
+        value, (gradient, _) = gradients(stage, teacher, batch, key)
+        return value, gradient
+
+    losses = learn(toy.stage2(), value_and_grad)
+    assert losses[0] > 1.5 and np.mean(losses[-5:]) < 0.5 * losses[0]
