@@ -36,7 +36,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("model.widht=64", "no key 'model.widht' (did you mean model.width?)"),
         ("width=64", "did you mean model.width?"),
         ("scale=lessom", "did you mean lesson?): scale must be one of lesson, paper, smoke, study"),
-        ("model=huge", "model must be one of base, giant, large, small, tiny"),
+        ("model=huge", "model must be one of base, giant, large, lvt_base, lvt_giant, lvt_large, small, tiny"),
         ("model.width=wide", "model.width must be a whole number (default 64), given model.width=wide"),
         ("model.width=96.0", "must be a whole number"),
         ("model.width=true", "must be a whole number"),

@@ -33,7 +33,7 @@ def test_equal_runs_leave_equal_notebooks(write_notebook, out, capsys):
     shown = capsys.readouterr()
     assert "half way" in shown.out and "training  30/30  loss 0.03333" in shown.err and "noise" in shown.err
     assert first == out / "runs/90_toy/world-lesson-none-s3/notebook.ipynb"
-    assert first.read_bytes() == paths.PRINTS.joinpath("90_toy.ipynb").read_bytes()
+    assert first.read_bytes() == paths.PRINTS.joinpath("90_toy-world-lesson.ipynb").read_bytes()
 
     text = first.read_text()
     before = first.read_bytes()

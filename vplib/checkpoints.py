@@ -5,9 +5,11 @@ import os
 import zipfile
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.experimental import multihost_utils
 
 
 class CheckpointError(ValueError):
@@ -17,16 +19,25 @@ class CheckpointError(ValueError):
 def flatten(model: nnx.Module) -> dict[str, np.ndarray]:
     """Name -> array of every parameter; names are the attribute path, so the module tree is the checkpoint's layout."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
-    return {"params/" + "/".join(map(str, path)): np.asarray(value[...]) for path, value in flat}
+    return {"params/" + "/".join(map(str, path)): _whole(value[...]) for path, value in flat}
+
+
+def _whole(value) -> np.ndarray:
+    """The array in this process's memory, also when its parts lie on several processes."""
+    if isinstance(value, jax.Array) and not value.is_fully_addressable:
+        value = multihost_utils.process_allgather(value, tiled=True)
+    return np.asarray(value)
 
 
 def save(model: nnx.Module, path: Path) -> None:
     """Write the weights; the file appears complete or not at all, and equal weights give equal bytes."""
-    path = Path(path)
+    weights, path = flatten(model), Path(path)  # every process takes part in the gathering
+    if jax.process_index():
+        return  # the first process of a pod writes
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # np.savez stamps the time of day
-        for name, value in sorted(flatten(model).items()):
+        for name, value in sorted(weights.items()):
             with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.ascontiguousarray(value), allow_pickle=False)
     os.replace(temporary, path)

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatch
 from itertools import product
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
@@ -66,6 +67,13 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     OmegaConf.set_struct(cfg, True)
     OmegaConf.set_readonly(cfg, True)
     return cfg
+
+
+def reports(cfg: DictConfig) -> Path:
+    """Where a run's figures and tables belong: `reports/` for the reference run of a scale (seed 0, no ablation, its
+    default tag), the run's own folder for every other, so that a sweep or a trial overwrites no committed result."""
+    reference = cfg.scale != "smoke" and cfg.tag == f"{cfg.source}-{cfg.scale}-none-s0"
+    return paths.REPORTS if reference else Path(cfg.out) / "reports"
 
 
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:

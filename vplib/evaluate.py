@@ -5,7 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 
 from vplib import data, heads, metrics
 from vplib.encoders import VideoEncoder, VideoText, normalise
@@ -13,16 +13,41 @@ from vplib.stages import pixels
 from vplib.text import Tokenizer
 
 
-def features(encode: Callable, folder: Path, **reading) -> tuple[np.ndarray, list[str], list[dict]]:
-    """`encode(video uint8)` of every clip of an evaluation corpus, with its texts and metas; `reading` as `data.once`."""
-    run, outputs, texts, metas = jax.jit(encode), [], [], []
+def clips(folder: Path, **reading) -> tuple[UInt8[np.ndarray, "M T S S 3"], list[str], list[dict]]:
+    """Frames, texts and metas of a whole evaluation corpus; `reading` as `data.once`."""
+    videos, texts, metas = [], [], []
     for batch, batch_texts, batch_metas in data.once(folder, **reading):
-        video = batch["video"]
-        full = np.concatenate([video, np.repeat(video[-1:], reading["batch"] - len(video), 0)])  # one shape, one compile
-        outputs.append(np.asarray(run(full))[:len(video)])
+        videos.append(batch["video"])
         texts += batch_texts
         metas += batch_metas
-    return np.concatenate(outputs), texts, metas
+    return np.concatenate(videos), texts, metas
+
+
+def features(encode: Callable, videos: UInt8[np.ndarray, "M T S S 3"], *, batch: int = 64) -> np.ndarray:
+    """`encode(video uint8)` of every clip."""
+    run, outputs = jax.jit(encode), []
+    for start in range(0, len(videos), batch):
+        part = videos[start:start + batch]
+        full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])  # one shape, one compile
+        outputs.append(np.asarray(run(full))[:len(part)])
+    return np.concatenate(outputs)
+
+
+def labels(metas: list[dict], key: str) -> list[str]:
+    """The label of each clip at a dotted key of its metadata, such as `labels.motion`.
+
+    Raises ValueError naming the first clip that has none.
+    """
+    found = []
+    for number, meta in enumerate(metas):
+        value = meta
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None:
+            raise ValueError(f"clip {number} ({meta.get('file_name', 'of the world')}) has no {key!r}: add it to every line of "
+                             "metadata.jsonl and prepare the corpus again, or leave out probes and data.zero_shot")
+        found.append(str(value))
+    return found
 
 
 def tokens_of(encoder: VideoEncoder) -> Callable:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import textwrap
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,15 +53,18 @@ def style() -> None:
     })  # fmt: skip
 
 
-def save(fig: Figure, name: str, *, data: pd.DataFrame) -> None:
-    """Write `reports/figures/<name>.png` and `.pdf`, and `reports/tables/<name>.csv`: a figure never without its data.
+def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = None) -> None:
+    """Write `figures/<name>.png` and `.pdf`, and `tables/<name>.csv` in `place`: a figure never without its data.
+
+    `place` is `reports/` unless given (`config.reports` says where a run's results belong).
 
     The same figure and data give the same bytes: no dates, no versions, floats with ten significant digits.
     Raises ValueError unless the name is `<NN_notebook>-<slug>`, because the prefix is how a reader finds the origin.
     """
     if not re.fullmatch(r"\d\d_[a-z0-9_]+-[a-z0-9_]+", name):
         raise ValueError(f"figure name {name!r} is not NN_notebook-slug; example: 60_paper_figures-retrieval")
-    figures, tables = paths.REPORTS / "figures", paths.REPORTS / "tables"
+    place = place or paths.REPORTS
+    figures, tables = place / "figures", place / "tables"
     figures.mkdir(parents=True, exist_ok=True)
     tables.mkdir(parents=True, exist_ok=True)
     fig.canvas.draw()  # settles the layout once, so that every format sees the same positions
@@ -241,7 +245,9 @@ def similarity_bars(
     similarity: cosine in [-1, 1]. The best query is dark blue, the others are light.
     """
     count, height, width, _ = frames.shape
-    heights = [PAGE * height / (count * width), 0.45 + 0.26 * len(texts)]  # inches: the strip fills the page's width
+    wrapped = [textwrap.fill(text, 60) for text in texts]
+    lines = max(text.count("\n") + 1 for text in wrapped)
+    heights = [PAGE * height / (count * width), 0.45 + 0.16 * (lines + 0.6) * len(texts)]  # inches: the strip fills the page
     fig = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = (part.subplots() for part in fig.subfigures(2, 1, height_ratios=heights))
     film_strip(top, frames)
@@ -249,7 +255,7 @@ def similarity_bars(
     bottom.barh(range(len(texts)), similarity, 0.7, color=color)
     for k, value in enumerate(similarity):
         bottom.annotate(f"{value:.2f}", (max(value, 0), k), (3, 0), textcoords="offset points", va="center", size=6)
-    bottom.set_yticks(range(len(texts)), [textwrap.fill(text, 45) for text in texts])
+    bottom.set_yticks(range(len(texts)), wrapped)
     bottom.invert_yaxis()
     bottom.tick_params(axis="y", length=0)
     bottom.set_xlabel("cosine similarity of clip and text")

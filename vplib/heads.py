@@ -48,21 +48,23 @@ def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"
     tx = optax.adamw(schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)), weight_decay=weight_decay)
 
     def loss(params, x, y):
-        logits = nnx.merge(graph, params, fixed)(x.astype(jnp.float32))
+        logits = nnx.merge(graph, params, fixed)(x)
         return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
     @jax.jit
-    def step(params, state, x, y):
-        grads = jax.grad(loss)(params, x, y)
-        updates, state = tx.update(grads, state, params)
-        return optax.apply_updates(params, updates), state
+    def epoch(params, state, tokens, labels, order):
+        def step(carry, rows):
+            params, state = carry
+            updates, state = tx.update(jax.grad(loss)(params, tokens[rows].astype(jnp.float32), labels[rows]), state, params)
+            return (optax.apply_updates(params, updates), state), None
 
-    state = tx.init(params)
-    rng = np.random.default_rng(seed)
+        return jax.lax.scan(step, (params, state), order)[0]  # one dispatch an epoch: steps take milliseconds
+
+    state, rng = tx.init(params), np.random.default_rng(seed)
+    tokens, labels = jnp.asarray(tokens), jnp.asarray(labels)
     for _ in range(epochs):
         order = rng.permutation(clips)[:per_epoch * batch].reshape(per_epoch, batch)
-        for rows in order:
-            params, state = step(params, state, tokens[rows], labels[rows])
+        params, state = epoch(params, state, tokens, labels, order)
     return nnx.merge(graph, params, fixed)
 
 

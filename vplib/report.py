@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from vplib import paths
 
@@ -13,14 +14,16 @@ MAIN = ("10_prepare_corpus", "20_stage1", "11_corpus_statistics", "30_stage2", "
 COLUMNS = ["name", "scale", "value", "low", "high", "unit", "command"]
 
 
-def record(rows: list[dict], *, scale: str, command: str, table: str = "headline") -> None:
-    """Add or replace rows {name, value, low, high, unit} of reports/tables/<table>.csv; sorted, so equal runs give equal bytes.
+def record(rows: list[dict], *, scale: str, command: str, table: str = "headline", place: Path | None = None) -> None:
+    """Add or replace rows {name, value, low, high, unit} of <place>/tables/<table>.csv; sorted, so equal runs give equal bytes.
+
+    `place` is `reports/` unless given (`config.reports` says where a run's results belong).
 
     `low` and `high` are a 95% interval, or empty where none applies.
     """
-    path = paths.REPORTS / "tables" / f"{table}.csv"
+    path = (place or paths.REPORTS) / "tables" / f"{table}.csv"
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = {(r["name"], r["scale"]): r for r in read(table)}
+    kept = {(r["name"], r["scale"]): r for r in read(table, place)}
     for row in rows:
         numbers = {k: f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("value", "low", "high")}
         kept[row["name"], scale] = {"name": row["name"], "scale": scale, **numbers, "unit": row["unit"], "command": command}
@@ -32,9 +35,9 @@ def record(rows: list[dict], *, scale: str, command: str, table: str = "headline
     os.replace(temporary, path)
 
 
-def read(table: str = "headline") -> list[dict]:
+def read(table: str = "headline", place: Path | None = None) -> list[dict]:
     """The rows written so far."""
-    path = paths.REPORTS / "tables" / f"{table}.csv"
+    path = (place or paths.REPORTS) / "tables" / f"{table}.csv"
     return list(csv.DictReader(path.open())) if path.exists() else []
 
 

@@ -28,11 +28,6 @@ from vplib import config, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
 os.environ.setdefault("NPROC", "2")  # before a kernel starts: float results depend on the number of threads
-# glibc returns freed buffers to the system and faults them in again, step after step: a third of a CPU step was spent so
-# (LOG.md). Keep them instead. Read by the kernel's process at its start; other systems ignore these.
-for variable, value in (("MALLOC_MMAP_THRESHOLD_", "4294967296"), ("MALLOC_TRIM_THRESHOLD_", "17179869184"),
-                        ("MALLOC_TOP_PAD_", "268435456"), ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")):
-    os.environ.setdefault(variable, value)
 
 
 class RunError(RuntimeError):

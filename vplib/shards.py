@@ -94,7 +94,7 @@ def write(
         raise ShardError(
             f"{source.name}: {len(skipped)} of the first {indices.stop} clips (of {total}) cannot be used and the "
             f"allowed share is {max_skipped_fraction:g}, so no manifest was written (first: {skipped[0]['file']} "
-            f"{skipped[0]['reason']}); repair the files listed in {report} or raise max_skipped_fraction."
+            f"{skipped[0]['reason']}); repair the files listed in {report} or raise data.max_skipped_fraction."
         )
     manifest = {
         "name": source.name,

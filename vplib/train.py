@@ -45,7 +45,7 @@ def optimiser(name: str, rate: optax.Schedule, *, weight_decay: float, clip: flo
                    optax.clip_by_block_rms(1.0), optax.ema(b1, debias=False)),
                "adamw": lambda: optax.scale_by_adam(b1, b2)}
     if name not in moments:
-        raise ValueError(f"optim.name={name} is not known: choose adafactor or adamw")
+        raise ValueError(f"optim.optimiser={name} is not known: choose adafactor or adamw")
     return optax.chain(
         optax.clip_by_global_norm(clip), moments[name](),
         optax.add_decayed_weights(weight_decay, mask=_matrices),
@@ -63,7 +63,7 @@ class Log:
     """Two CSVs that grow by a row: `metrics.csv` (the same bytes on every run) and `speed.csv` (timings); rows after `start` are dropped."""
 
     def __init__(self, out: Path, start: int):
-        self.files = [out / "metrics.csv", out / "speed.csv"]
+        self.files = [] if jax.process_index() else [out / "metrics.csv", out / "speed.csv"]  # one process of a pod writes
         for path in self.files:
             rows = list(csv.reader(path.open())) if path.exists() and start else []
             if rows:
@@ -75,7 +75,7 @@ class Log:
                 path.unlink(missing_ok=True)
 
     def write(self, step: int, *tables: dict[str, float]):
-        for path, numbers in zip(self.files, tables, strict=True):
+        for path, numbers in zip(self.files, tables, strict=bool(self.files)):
             new = not path.exists()
             with path.open("a", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")
