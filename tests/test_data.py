@@ -16,7 +16,7 @@ CORPORA = {"first": 0, "second": 1, "images": 2}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    return {name: toy.Marked(name, number, frames=1 if name == "images" else 6).write(root / name)
+    return {name: toy.write(toy.Marked(name, number, frames=1 if name == "images" else 6), root / name)
             for name, number in CORPORA.items()}  # fmt: skip
 
 

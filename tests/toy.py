@@ -100,13 +100,15 @@ class Marked:
         meta = {"fps": 8.0, "frames": self.frames, "duration": self.frames / 8}
         return shards.Clip(video.encode(frames, 8.0), CAPTIONS[index], meta)
 
-    def write(self, folder: Path) -> Path:
-        shards.write(self, folder, shard_size=100, workers=0, max_skipped_fraction=0.0)
-        return folder
-
 
 CAPTIONS = ["a red square", "a blue circle", "two green stars", "one ring turns", "a cross falls", "nothing moves",
             "a red star", "the blue ring"]  # fmt: skip
+
+
+def write(source, folder: Path) -> Path:
+    """The shards of a corpus, in this process."""
+    shards.write(source, folder, shard_size=100, workers=0, max_skipped_fraction=0.0)
+    return folder
 
 
 def marks(videos: np.ndarray) -> list[tuple[int, int]]:

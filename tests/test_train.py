@@ -1,0 +1,265 @@
+"""Training goes on after anything as if nothing had happened, and stops with a sentence when it cannot."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+from flax import nnx
+
+from vplib import checkpoints, data, paths, text, train
+from vplib.layers import Dense, LayerNorm
+from vplib.stages import stage1_loss
+from vplib.world import WorldSource
+
+# --- a training that is over in a moment ------------------------------------------------------------------------------
+
+
+class Line(nnx.Module):
+    def __init__(self, inputs: int = 3):
+        self.norm = LayerNorm(inputs)
+        self.layer = Dense(inputs, 1, rngs=nnx.Rngs(0))
+
+
+def squared_error(model, batch, *, key):
+    guess = model.layer(model.norm(batch["x"]))[:, 0]
+    error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape)
+    return jnp.square(error).mean(), {"largest": jnp.abs(error).max()}
+
+
+def points(index: int, *, bad: int = -1) -> dict[str, np.ndarray]:
+    x = np.random.default_rng(index).normal(size=(8, 3)).astype(np.float32)
+    return {"x": x * np.nan if index == bad else x}
+
+
+def fit(out, *, model=None, batches=None, loss=squared_error, **changes):
+    options = dict(steps=12, tx=optax.adam(0.01), seed=0, every=2, checkpoint_every=4, title="toy") | changes
+    return train.fit(model or Line(), loss, batches or toy.Batches(points), out=out, **options)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.open()))
+
+
+class Stop(Exception):
+    pass
+
+
+def stopping_at(step: int):
+    def make(index):
+        if index == step:
+            raise Stop
+        return points(index)
+
+    return toy.Batches(make)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder and the model of a training that nothing disturbed."""
+    out = tmp_path_factory.mktemp("finished")
+    return out, fit(out)
+
+
+def test_a_training_learns_and_logs_means(finished):
+    logged = rows(finished[0] / "metrics.csv")
+    assert [row["step"] for row in logged] == ["2", "4", "6", "8", "10", "12"]
+    assert list(logged[0]) == ["step", "loss", "largest", "grad_norm"]
+    assert float(logged[-1]["loss"]) < 0.8 * float(logged[0]["loss"])
+    first = [float(row["loss"]) for row in logged[:2]]
+    assert np.isfinite(first).all()
+    speed = rows(finished[0] / "speed.csv")
+    assert list(speed[0]) == ["step", "input_wait_fraction", "steps_per_second"] and len(speed) == 6
+    assert all(0 <= float(row["input_wait_fraction"]) <= 1 for row in speed)
+
+
+def test_rows_are_means_over_their_steps(finished, tmp_path):
+    fit(tmp_path, every=1)
+    single = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
+    means = [float(row["loss"]) for row in rows(finished[0] / "metrics.csv")]
+    np.testing.assert_allclose(np.reshape(single, (6, 2)).mean(1), means, rtol=1e-5)
+
+
+def test_the_model_given_to_a_training_stays_as_it_was(tmp_path):
+    model = Line()
+    before = {name: np.array(value) for name, value in toy.leaves(model).items()}
+    trained = fit(tmp_path, model=model)
+    assert all((before[name] == value).all() for name, value in toy.leaves(model).items())
+    assert any((before[name] != value).any() for name, value in toy.leaves(trained).items())
+
+
+@pytest.mark.parametrize("step", [3, 4, 7, 11])
+def test_an_interrupted_training_ends_like_an_undisturbed_one(finished, tmp_path, step):
+    with pytest.raises(Stop):
+        fit(tmp_path, batches=stopping_at(step))
+    batches = toy.Batches(points)
+    model = fit(tmp_path, batches=batches)
+    assert batches.drawn == 12 - step // 4 * 4
+    assert (tmp_path / "metrics.csv").read_bytes() == (finished[0] / "metrics.csv").read_bytes()
+    assert all((value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items())
+
+
+def test_a_finished_training_returns_at_once(finished):
+    def never(*args, **kwargs):
+        raise AssertionError
+
+    before = (finished[0] / "metrics.csv").read_bytes()
+    model = fit(finished[0], loss=never, batches=stopping_at(12))
+    assert all((value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items())
+    assert (finished[0] / "metrics.csv").read_bytes() == before
+
+
+def test_a_state_of_other_circumstances_is_not_resumed(finished, tmp_path):
+    fit(tmp_path, identity="one", steps=8)
+    batches = toy.Batches(points)
+    fit(tmp_path, identity="other", batches=batches)
+    assert batches.drawn == 12
+    assert (tmp_path / "metrics.csv").read_bytes() == (finished[0] / "metrics.csv").read_bytes()
+
+
+def test_the_identity_of_a_training_is_that_of_its_configuration_and_data(tmp_path):
+    (tmp_path / "manifest.json").write_text("{}")
+    one = train.identity("seed: 0", [tmp_path])
+    assert train.identity("seed: 0", [tmp_path]) == one
+    assert train.identity("seed: 1", [tmp_path]) != one
+    (tmp_path / "manifest.json").write_text('{"records": 1}')
+    assert train.identity("seed: 0", [tmp_path]) != one
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(tmp_path):
+    for _ in range(2):  # from the start, and resumed
+        with pytest.raises(train.TrainingError, match=r"^toy: loss or gradient is not finite at step 9 \(batch 9 of the"):
+            fit(tmp_path, batches=toy.Batches(lambda index: points(index, bad=9)))
+        assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["2", "4", "6", "8"]
+    model = fit(tmp_path)  # with the batch repaired
+    assert all(np.isfinite(value).all() for value in toy.leaves(model).values())
+
+
+def test_a_gradient_that_is_not_finite_is_found_although_the_loss_is(tmp_path):
+    def loss(model, batch, *, key):
+        return jnp.sqrt(jnp.square(model.layer.linear.bias[...]).sum()), {}  # no slope at zero
+
+    with pytest.raises(train.TrainingError, match=r"not finite at step 0 "):
+        fit(tmp_path, loss=loss)
+
+
+@pytest.mark.parametrize("changes", [{"model": Line(4)}, {"tx": optax.sgd(0.01)}], ids=["model", "optimiser"])
+def test_a_state_of_another_model_or_optimiser_is_one_sentence(finished, changes):
+    with pytest.raises(checkpoints.CheckpointError, match=r"^the training state in .*state is of another model or "
+                                                          r"optimiser \(.*\): give this run a tag= of its own$"):  # fmt: skip
+        fit(finished[0], **changes)
+
+
+def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^checkpoint_every=5 is not a multiple of every=2: a resumed log would differ$"):
+        fit(tmp_path, checkpoint_every=5)
+
+
+# --- optimisers and schedules -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine"])
+def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
+    rate = train.schedule(kind, peak=5e-4, steps=100, warmup=20, end=1e-5)
+    assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx([0, 2.5e-4, 5e-4, 1e-5], rel=1e-5)
+    assert float(rate(60)) == pytest.approx((5e-4 + 1e-5) / 2, rel=1e-5)  # half-way, both are at the mean
+    values = [float(rate(step)) for step in range(101)]
+    assert np.argmax(values) == 20 and (np.diff(values[20:]) < 0).all()
+    assert float(rate(40)) == pytest.approx({"linear": 3.775e-4, "cosine": 4.282e-4}[kind], rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_weight_decay_touches_projections_only(name):
+    params = nnx.state(toy.stage2())
+    tx = train.optimiser(name, lambda step: 0.1, weight_decay=0.5, clip=1.0)
+    zero = jax.tree.map(jnp.zeros_like, params)
+    updates, _ = tx.update(zero, tx.init(params), params)
+    decayed = set()
+    for path, update in nnx.to_flat_state(updates):
+        value = dict(nnx.to_flat_state(params))[path][...]
+        if update[...].any():
+            decayed.add(path[-1])
+            np.testing.assert_allclose(update[...], -0.1 * 0.5 * value, rtol=1e-5)
+        else:
+            assert path[-1] not in ("kernel", "w")
+    assert decayed == {"kernel", "w"}
+
+
+@pytest.mark.parametrize("name", ["adafactor", "adamw"])
+def test_optimisers_learn_and_clip_gradients(name, tmp_path):
+    tx = train.optimiser(name, train.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0)
+    fit(tmp_path, tx=tx, steps=40, checkpoint_every=40)
+    losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
+    assert losses[-1] < 0.3 * losses[0]
+    params, gradient = {"w": jnp.ones((4, 4))}, {"w": jnp.full((4, 4), 0.5)}
+    updates = [tx.update(jax.tree.map(lambda g, s=scale: g * s, gradient), tx.init(params), params)[0]["w"]
+               for scale in (1, 1000)]  # fmt: skip
+    np.testing.assert_allclose(*updates, rtol=1e-5)
+
+
+def test_unknown_optimisers_are_one_sentence():
+    with pytest.raises(ValueError, match=r"^optim.name=sgd is not known: choose adafactor or adamw$"):
+        train.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
+
+
+# --- a real pipeline, really killed -----------------------------------------------------------------------------------
+
+STEPS = 20
+
+
+def stage1_run(shards: Path, out: Path, pause: float = 0.0) -> int:
+    """Stage 1 on two corpora of the world, weights saved; returns how many batches it drew."""
+    tokenizer = text.Tokenizer(shards / "pieces.model", 8)
+    batches = data.stream({name: shards / name for name in ("ac1", "internvid")}, {"ac1": 2.0, "internvid": 1.0}, frames=3,
+                          size=12, short=16, batch=4, mixing="alternating", seed=0, tokenizer=tokenizer)  # fmt: skip
+
+    class Counted:
+        drawn, get_state, set_state = 0, batches.get_state, batches.set_state
+
+        def __next__(self):
+            self.drawn += 1
+            time.sleep(pause)
+            return next(batches)
+
+    counted = Counted()
+    tx = train.optimiser("adafactor", train.schedule("linear", peak=1e-2, steps=STEPS, warmup=4), weight_decay=0.05, clip=1.0)
+    model = train.fit(toy.stage1(vocabulary=tokenizer.size), lambda *given, key: stage1_loss(*given, drop=0.5, key=key),
+                      counted, steps=STEPS, tx=tx, seed=0, out=out, every=2, checkpoint_every=4)  # fmt: skip
+    checkpoints.save(model, out / "weights.npz")
+    return counted.drawn
+
+
+def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
+    shards, undisturbed, killed = (tmp_path / name for name in ("shards", "undisturbed", "killed"))
+    for name in ("ac1", "internvid"):
+        source = WorldSource(name, 12, resolution=16, frames=4)
+        toy.write(source, shards / name)
+    text.train([source[index].text for index in range(12)], shards / "pieces.model", size=60)
+    assert stage1_run(shards, undisturbed) == STEPS
+
+    path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
+    command = [sys.executable, "-c", "import sys, pathlib, test_train; "
+               "test_train.stage1_run(*map(pathlib.Path, sys.argv[1:]), pause=0.2)", str(shards), str(killed)]  # fmt: skip
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    metrics, deadline = killed / "metrics.csv", time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):  # after step 10
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL and not (killed / "weights.npz").exists()
+
+    assert 0 < stage1_run(shards, killed) < STEPS
+    for name in ("weights.npz", "metrics.csv"):
+        assert (killed / name).read_bytes() == (undisturbed / name).read_bytes(), name
