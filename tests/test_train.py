@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -17,7 +18,7 @@ import toy
 from flax import nnx
 
 from vplib import checkpoints, data, paths, text, train
-from vplib.layers import Dense, LayerNorm
+from vplib.layers import Dense
 from vplib.stages import stage1_loss
 from vplib.world import WorldSource
 
@@ -26,12 +27,11 @@ from vplib.world import WorldSource
 
 class Line(nnx.Module):
     def __init__(self, inputs: int = 3):
-        self.norm = LayerNorm(inputs)
         self.layer = Dense(inputs, 1, rngs=nnx.Rngs(0))
 
 
 def squared_error(model, batch, *, key):
-    guess = model.layer(model.norm(batch["x"]))[:, 0]
+    guess = model.layer(batch["x"])[:, 0]
     error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape)
     return jnp.square(error).mean(), {"largest": jnp.abs(error).max()}
 
@@ -42,7 +42,7 @@ def points(index: int, *, bad: int = -1) -> dict[str, np.ndarray]:
 
 
 def fit(out, *, model=None, batches=None, loss=squared_error, **changes):
-    options = dict(steps=12, tx=optax.adam(0.01), seed=0, every=2, checkpoint_every=4, title="toy") | changes
+    options = dict(steps=12, tx=optax.adam(0.1), seed=0, every=2, checkpoint_every=4, title="toy") | changes
     return train.fit(model or Line(), loss, batches or toy.Batches(points), out=out, **options)
 
 
@@ -73,10 +73,8 @@ def finished(tmp_path_factory):
 def test_a_training_learns_and_logs_means(finished):
     logged = rows(finished[0] / "metrics.csv")
     assert [row["step"] for row in logged] == ["2", "4", "6", "8", "10", "12"]
-    assert list(logged[0]) == ["step", "loss", "largest", "grad_norm"]
+    assert list(logged[0]) == ["step", "grad_norm", "largest", "loss"]
     assert float(logged[-1]["loss"]) < 0.8 * float(logged[0]["loss"])
-    first = [float(row["loss"]) for row in logged[:2]]
-    assert np.isfinite(first).all()
     speed = rows(finished[0] / "speed.csv")
     assert list(speed[0]) == ["step", "input_wait_fraction", "steps_per_second"] and len(speed) == 6
     assert all(0 <= float(row["input_wait_fraction"]) <= 1 for row in speed)
@@ -184,8 +182,7 @@ def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
 def test_weight_decay_touches_projections_only(name):
     params = nnx.state(toy.stage2())
     tx = train.optimiser(name, lambda step: 0.1, weight_decay=0.5, clip=1.0)
-    zero = jax.tree.map(jnp.zeros_like, params)
-    updates, _ = tx.update(zero, tx.init(params), params)
+    updates = jax.jit(lambda params: tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0])(params)
     decayed = set()
     for path, update in nnx.to_flat_state(updates):
         value = dict(nnx.to_flat_state(params))[path][...]
@@ -210,7 +207,7 @@ def test_optimisers_learn_and_clip_gradients(name, tmp_path):
 
 
 def test_unknown_optimisers_are_one_sentence():
-    with pytest.raises(ValueError, match=r"^optim.name=sgd is not known: choose adafactor or adamw$"):
+    with pytest.raises(ValueError, match=r"^optim.optimiser=sgd is not known: choose adafactor or adamw$"):
         train.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
 
 
@@ -225,7 +222,7 @@ def stage1_run(shards: Path, out: Path, pause: float = 0.0) -> int:
     batches = data.stream({name: shards / name for name in ("ac1", "internvid")}, {"ac1": 2.0, "internvid": 1.0}, frames=3,
                           size=12, short=16, batch=4, mixing="alternating", seed=0, tokenizer=tokenizer)  # fmt: skip
 
-    class Counted:
+    class Counted(Iterator):
         drawn, get_state, set_state = 0, batches.get_state, batches.set_state
 
         def __next__(self):
@@ -251,7 +248,7 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
 
     path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
     command = [sys.executable, "-c", "import sys, pathlib, test_train; "
-               "test_train.stage1_run(*map(pathlib.Path, sys.argv[1:]), pause=0.2)", str(shards), str(killed)]  # fmt: skip
+               "test_train.stage1_run(*map(pathlib.Path, sys.argv[1:]), pause=0.1)", str(shards), str(killed)]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
     metrics, deadline = killed / "metrics.csv", time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):  # after step 10

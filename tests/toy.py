@@ -1,5 +1,6 @@
 """Models and batches of test size, and clips that say which ones they are."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -60,7 +61,7 @@ def batch(seed: int, clips: int = 8, frames: int = 3, size: int = 12) -> dict[st
     return {"video": frames, "ids": (rng.integers(3, 24, (clips, 6)) * keep).astype(np.int32), "keep": keep}
 
 
-class Batches:
+class Batches(Iterator):
     """Batch k is `make(k)`; the state is k, as a Grain iterator's."""
 
     def __init__(self, make=batch):

@@ -1,5 +1,7 @@
 """Heads on a frozen backbone: a MAP probe trained on cached tokens."""
 
+from functools import lru_cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,31 +46,41 @@ def train_probe(tokens: Float[np.ndarray, "C S D"], labels: Int[np.ndarray, " C"
     probe = Probe(sample.mean((0, 1)), sample.std((0, 1)) + 1e-3, heads, classes, rngs=nnx.Rngs(seed))
     graph, params, fixed = nnx.split(probe, nnx.Param, ...)
     per_epoch = clips // batch
-    steps = epochs * per_epoch
-    tx = optax.adamw(schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)), weight_decay=weight_decay)
-
-    def loss(params, x, y):
-        logits = nnx.merge(graph, params, fixed)(x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
-
-    @jax.jit
-    def epoch(params, state, tokens, labels, order):
-        def step(carry, rows):
-            params, state = carry
-            updates, state = tx.update(jax.grad(loss)(params, tokens[rows].astype(jnp.float32), labels[rows]), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return jax.lax.scan(step, (params, state), order)[0]  # one dispatch an epoch: steps take milliseconds
-
+    tx = _optimiser(lr, epochs * per_epoch, weight_decay)
     state, rng = tx.init(params), np.random.default_rng(seed)
     tokens, labels = jnp.asarray(tokens), jnp.asarray(labels)
     for _ in range(epochs):
         order = rng.permutation(clips)[:per_epoch * batch].reshape(per_epoch, batch)
-        params, state = epoch(params, state, tokens, labels, order)
+        params, state = _epoch(graph, tx, params, state, fixed, tokens, labels, order)
     return nnx.merge(graph, params, fixed)
+
+
+@lru_cache
+def _optimiser(lr: float, steps: int, weight_decay: float) -> optax.GradientTransformation:
+    """One object a recipe, so that `_epoch` compiles once for all seeds and backbones."""
+    return optax.adamw(schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)), weight_decay=weight_decay)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _epoch(graph, tx, params, state, fixed, tokens, labels, order):
+    """One pass in the given order (steps, batch): a single dispatch, since a step takes milliseconds."""
+    def loss(params, x, y):
+        logits = nnx.merge(graph, params, fixed)(x)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+
+    def step(carry, rows):
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, tokens[rows].astype(jnp.float32), labels[rows]), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (params, state), order)[0]
 
 
 def predict(probe: Probe, tokens: Float[np.ndarray, "C S D"], *, batch: int = 128) -> Float[np.ndarray, "C K"]:
     """Logits of many clips."""
-    run = jax.jit(lambda probe, x: probe(x.astype(jnp.float32)))
-    return np.concatenate([np.asarray(run(probe, tokens[i:i + batch])) for i in range(0, len(tokens), batch)])
+    return np.concatenate([np.asarray(_logits(probe, tokens[i:i + batch])) for i in range(0, len(tokens), batch)])
+
+
+@jax.jit
+def _logits(probe, x):
+    return probe(x.astype(jnp.float32))

@@ -114,7 +114,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    params = jax.device_put(params, sharding.fsdp(mesh, params))
+    params = jax.device_put(params, sharding.fsdp(mesh, params), may_alias=False)  # updates are in place: not the caller's
     opt_state = jax.jit(tx.init)(params)
     opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
     frozen_graph, frozen_state = nnx.split(frozen) if frozen is not None else (None, None)
