@@ -17,7 +17,7 @@ setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 	@command -v $(PY) >/dev/null || { echo "error: no program '$(PY)': make setup PY=/path/to/python (3.11 or newer)"; exit 1; }
 	@$(PY) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"error: $(PY) is Python {v}, needed is 3.11 or newer: make setup PY=python3.12" if sys.version_info < (3, 11) else 0)'
 	$(PY) -m venv --clear .venv
-	$(BIN)/python -m pip install -q -r requirements.lock
+	$(BIN)/python -m pip install -q --no-deps -r requirements.lock
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 

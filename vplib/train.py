@@ -117,6 +117,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     params = jax.device_put(params, sharding.fsdp(mesh, params), may_alias=False)  # updates are in place: not the caller's
     opt_state = jax.jit(tx.init)(params)
     opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
+    kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt_state), None
     frozen_graph, frozen_state = nnx.split(frozen) if frozen is not None else (None, None)
 
     def update(params, opt_state, frozen_state, batch, step):
@@ -131,7 +132,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
         params = optax.apply_updates(params, updates)
         return params, opt_state, {"loss": value, **numbers, "grad_norm": norm}
 
-    update = jax.jit(update, donate_argnums=(0, 1))
+    update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)  # else XLA moves parts about, and compiles again
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     with ocp.CheckpointManager((out / "state").absolute(), options=options) as manager:
         start = manager.latest_step() or 0
