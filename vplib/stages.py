@@ -25,7 +25,7 @@ class Stage1(nnx.Module):
 
     def __init__(self, model: VideoText):
         self.model = model
-        self.log_scale = nnx.Param(jnp.log(jnp.asarray(1 / 0.07)))
+        self.log_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))  # not a bare float: weakly typed, `fit` would compile thrice
 
 
 def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, chunk: int = 0, key: Array):

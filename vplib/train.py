@@ -132,7 +132,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
         params = optax.apply_updates(params, updates)
         return params, opt_state, {"loss": value, **numbers, "grad_norm": norm}
 
-    update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)  # else XLA moves parts about, and compiles again
+    update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)  # where they lie is ours to say, not XLA's
     options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
     with ocp.CheckpointManager((out / "state").absolute(), options=options) as manager:
         start = manager.latest_step() or 0

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
 RGB = UInt8[np.ndarray, "H W 3"]
@@ -208,6 +209,7 @@ def _read(container, stream, name: str, size: int | None) -> Iterator[tuple[floa
     """Frames with their times from the first frame, checked for damage."""
     rate = float(stream.average_rate or 25)
     shape = matrix = promised = None
+    scaler = VideoReformatter()  # one for all frames: setting it up costs more than converting a small frame (LOG.md)
     index, first, time, longest = -1, 0.0, 0.0, 1 / rate
     with _explained(name):
         for index, frame in enumerate(container.decode(stream)):
@@ -222,8 +224,8 @@ def _read(container, stream, name: str, size: int | None) -> Iterator[tuple[floa
             if index and now <= time:
                 now = time + 1 / rate
             time, longest = now, max(longest, now - time)
-            picture = frame.to_ndarray(format="rgb24", height=shape[0], width=shape[1], interpolation="BICUBIC")
-            yield time, _upright(picture, matrix)
+            picture = scaler.reformat(frame, width=shape[1], height=shape[0], format="rgb24", interpolation="BICUBIC")
+            yield time, _upright(picture.to_ndarray(), matrix)
     if index < 0:
         raise VideoError(name, "holds no frames", "replace the file or leave it out")
     # Nothing says how long the last frame is on show, and headers are a little off.
