@@ -8,6 +8,8 @@ import pytest
 from vplib.encoders import normalise
 from vplib.losses import contrastive, cosine_distance
 
+loss = jax.jit(contrastive, static_argnames="chunk")
+
 
 def unit(seed: int, batch: int = 12, width: int = 8):
     return normalise(jax.random.normal(jax.random.key(seed), (batch, width)))
@@ -16,7 +18,7 @@ def unit(seed: int, batch: int = 12, width: int = 8):
 @pytest.mark.parametrize("chunk", [0, 3])
 def test_contrastive_is_log_b_when_nothing_can_be_told_apart(chunk):
     same = jnp.broadcast_to(unit(0, 1), (12, 8))
-    assert contrastive(same, same, jnp.float32(20.0), chunk=chunk) == pytest.approx(np.log(12), abs=1e-5)
+    assert float(loss(same, same, 20.0, chunk=chunk)) == pytest.approx(np.log(12), abs=1e-5)
 
 
 @pytest.mark.parametrize("chunk", [0, 3])
@@ -26,13 +28,13 @@ def test_contrastive_is_the_mean_cross_entropy_of_both_directions(chunk):
     to_text = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     to_video = logits - np.log(np.exp(logits).sum(0, keepdims=True))
     expected = -(np.trace(to_text) + np.trace(to_video)) / 24
-    assert contrastive(video, text, jnp.float32(5.0), chunk=chunk) == pytest.approx(expected, rel=1e-5)
-    assert contrastive(text, video, jnp.float32(5.0), chunk=chunk) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(video, text, 5.0, chunk=chunk)) == pytest.approx(expected, rel=1e-5)
+    assert float(loss(text, video, 5.0, chunk=chunk)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_contrastive_vanishes_for_perfect_pairs():
     perfect = jnp.eye(8)
-    assert contrastive(perfect, perfect, jnp.float32(100.0)) < 1e-6
+    assert loss(perfect, perfect, 100.0) < 1e-6
 
 
 @pytest.mark.parametrize("chunk", [1, 4])
@@ -41,7 +43,7 @@ def test_chunks_change_neither_value_nor_gradients(chunk):
     dense, lean = (jax.jit(jax.value_and_grad(lambda v, t, s, c=c: contrastive(v, t, s, chunk=c), (0, 1, 2)))
                    for c in (0, chunk))  # fmt: skip
     for scale in (5.0, 100.0):
-        for a, b in zip(*(jax.tree.leaves(loss(video, text, scale)) for loss in (dense, lean)), strict=True):
+        for a, b in zip(*(jax.tree.leaves(run(video, text, scale)) for run in (dense, lean)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)
 
 
@@ -63,7 +65,8 @@ def test_cosine_distance_runs_from_zero_to_two_whatever_the_scale():
 
 def test_gradients_are_finite_at_zero_vectors():
     zero, x = jnp.zeros(8), jnp.arange(8.0)
+    run = jax.jit(jax.value_and_grad(cosine_distance, (0, 1)))
     for a, b in ((zero, x), (x, zero), (zero, zero)):
-        value, gradients = jax.value_and_grad(cosine_distance, (0, 1))(a, b)
+        value, gradients = run(a, b)
         assert value == 1 and all(np.isfinite(g).all() for g in gradients)
     assert np.isfinite(jax.jacobian(normalise)(zero)).all() and not normalise(zero).any()

@@ -36,10 +36,8 @@ def save(model: nnx.Module, path: Path) -> None:
         return  # the first process of a pod writes
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:  # np.savez stamps the time of day
-        for name, value in sorted(weights.items()):
-            with archive.open(zipfile.ZipInfo(name + ".npy"), "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, np.ascontiguousarray(value), allow_pickle=False)
+    with temporary.open("wb") as file:  # a file of today has the bytes of one of tomorrow: savez stamps no time
+        np.savez(file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())})
     os.replace(temporary, path)
 
 
@@ -51,7 +49,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile, EOFError) as error:  # TypeError: an .npy file
         raise CheckpointError(f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again") from None
 
 

@@ -91,7 +91,7 @@ def class_embeddings(model: VideoText, tokenizer: Tokenizer, prompts: list[list[
     """
     flat = embed_texts(model, tokenizer, [p for group in prompts for p in group])
     ends = np.cumsum([len(group) for group in prompts])[:-1]
-    return np.asarray(normalise(np.stack([part.mean(0) for part in np.split(flat, ends)])))
+    return np.asarray(normalise(jax.numpy.stack([part.mean(0) for part in np.split(flat, ends)])))
 
 
 def retrieval(video: Float[np.ndarray, "M E"], text: Float[np.ndarray, "M E"]) -> dict[str, Float[np.ndarray, " M"]]:

@@ -27,7 +27,8 @@ def interval(scores: Float[np.ndarray, "R C"], *, seed: int = 0, draws: int = 20
         weight = np.bincount(rng.integers(clips, size=clips), minlength=clips) / clips
         means[i] = (scores[rng.integers(repeats, size=repeats)] @ weight).mean()
     low, high = np.percentile(means, [2.5, 97.5])
-    return float(scores.mean()), float(low), float(high)
+    mean = float(scores.mean())
+    return mean, min(float(low), mean), max(float(high), mean)  # equal scores: rounding must not turn them about
 
 
 def confusion(truth: Int[np.ndarray, " C"], guess: Int[np.ndarray, " C"], classes: int) -> Int[np.ndarray, "K K"]:

@@ -1,0 +1,86 @@
+"""What masking saves: time of the encoder's forward and backward pass on visible tokens, as a share of all tokens'.
+
+    python benchmarks/visible_cost.py            prints
+    python benchmarks/visible_cost.py --record   also writes the rows into reports/tables/headline.csv
+
+Both passes are measured in one process, taking turns, so that whatever else the machine does meets both alike. Sizes
+are those of `model=tiny`; the second line has as many tokens as the released base model (16 frames of 256) at tiny's
+width, where attention weighs more than in any real model: the temporal stack then runs over all visible tokens of a
+clip at once, each seeing those of its own place, and that costs a part of the saving. Minutes on 2 CPU cores.
+"""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("NPROC", "2")  # as in every run, before jax starts
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from vplib import config, report
+from vplib.encoders import VideoEncoder
+from vplib.masking import MASKS, visible_count
+
+SIZES = ("size", "patch", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")
+
+
+def seconds(run, *inputs) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(run(*inputs))
+    return time.perf_counter() - start
+
+
+def measure(sizes: dict, *, batch: int, mask: str, ratio: float, repeats: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is visible."""
+    encoder = VideoEncoder(**sizes, rngs=nnx.Rngs(0))
+    grid = sizes["size"] // sizes["patch"]
+    count = visible_count(grid**2, ratio)
+    video = jax.random.uniform(jax.random.key(0), (batch, sizes["frames"], sizes["size"], sizes["size"], 3))
+    visible = MASKS[mask](jax.random.key(1), batch, sizes["frames"], grid, count)
+    dense = jax.jit(jax.grad(lambda encoder, video: jnp.square(encoder(video)).mean()))
+    masked = jax.jit(jax.grad(lambda encoder, video, visible: jnp.square(encoder(video, visible=visible)).mean()))
+    times = []
+    for _ in range(repeats + 2):  # the first ones compile and warm up
+        times.append((seconds(dense, encoder, video), seconds(masked, encoder, video, visible)))
+    dense_times, masked_times = np.array(times[2:]).T
+    return dense_times, masked_times, count / grid**2
+
+
+def interval(ratios: np.ndarray) -> tuple[float, float]:
+    """95% bootstrap interval of the median of paired ratios."""
+    drawn = np.random.default_rng(0).choice(ratios, (2000, len(ratios)))
+    low, high = np.percentile(np.median(drawn, axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--record", action="store_true", help="write the rows into reports/tables/headline.csv")
+    parser.add_argument("--repeats", type=int, default=30, help="measurements of each pass")
+    options = parser.parse_args()
+    cfg = config.load("30_stage2", "scale=smoke model=tiny tag=visible_cost")
+    tiny = {name: cfg.model[name] for name in SIZES}
+    cases = {
+        "visible_cost_ratio": (tiny, 32),
+        "visible_cost_ratio_base_tokens": (tiny | {"frames": 16, "size": 16 * tiny["patch"]}, 1),
+    }
+    rows = []
+    for name, (sizes, batch) in cases.items():
+        dense, masked, share = measure(sizes, batch=batch, mask=cfg.stage2.mask, ratio=cfg.stage2.mask_ratio,
+                                       repeats=options.repeats)  # fmt: skip
+        ratio, (low, high) = float(np.median(masked / dense)), interval(masked / dense)
+        print(f"{name}: {ratio:.3f} [{low:.3f}, {high:.3f}] of dense; dense {1e3 * np.median(dense):.1f} ms, visible "
+              f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes['frames']} frames, batch {batch}")  # fmt: skip
+        rows.append({"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"})
+    if options.record:
+        report.record(rows, scale="benchmark", command="python benchmarks/visible_cost.py --record")
+
+
+if __name__ == "__main__":
+    main()
