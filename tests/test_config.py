@@ -55,7 +55,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("stage2.mask_ratio=1", "stage2.mask_ratio must be 0 or more and less than 1"),
         ("tag=a/b", "tag must be letters"),
         ("name=mine", "name must be 30_stage2"),
-        ("probe.steps=3", "30_stage2 does not use 'probe'"),
+        ("probe.epochs=3", "30_stage2 does not use 'probe'"),
         ("data=folder", "data.root has no default: give data.root=..."),
         ("seed", "cannot read 'seed'"),
         ("seed=1 seed=2", "seed is given twice"),
