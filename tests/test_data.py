@@ -92,7 +92,13 @@ def test_images_stay_one_frame_unless_they_are_mixed_with_videos(folders):
     assert images.shape == (8, 3, 12, 12, 3) and (images == images[:, :1]).all()
 
 
+def test_batches_of_images_may_be_larger(folders):
+    batches = draw(stream(folders, {"first": 1.0, "images": 1.0}, image_batch=8), 4)
+    assert sorted(batch["video"].shape[:2] for batch in batches) == [(4, 3), (4, 3), (8, 1), (8, 1)]
+
+
 @pytest.mark.parametrize(("changes", "message"), [
+    ({"image_batch": 5, "count": 2}, r"^a global batch of 5 does not divide over 2 processes: choose a multiple$"),
     ({"mixing": "sorted"}, r"^data\.mixing=sorted is not known: choose alternating or plain$"),
     ({"count": 3}, r"^a global batch of 4 does not divide over 3 processes: choose a multiple$"),
 ])  # fmt: skip

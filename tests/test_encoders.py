@@ -12,6 +12,7 @@ from vplib import checkpoints, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
 from vplib.heads import Probe
 from vplib.layers import AttentionPool, Stack, attend, one_hot_rows
+from vplib.masking import random_visible
 
 GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
@@ -212,6 +213,25 @@ def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder):
     after = encode(encoder, replace_patch(replace_patch(video, 1, 8), 2, 7), visible=places)[0]
     assert toy.close(before[1], after[1], 0)
     assert not toy.close(before[2], after[2], 1e-3)
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_grouped_temporal_attention_is_masked_attention_over_all_visible_tokens(encoder, padded):
+    """The plain form: one sequence of all visible tokens, in which equal places see each other."""
+    video = toy.pixels(0, 4)
+    places = jnp.stack([random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)])  # B T V
+    paddings = jnp.zeros((4, 3)).at[1, 2].set(1).at[2, 1:].set(1) if padded else None
+    seen, spatial = encoder(video, visible=places, paddings=paddings, features=True)
+    time = encoder.temporal_pos_emb.emb_var[...]
+    x = (spatial.reshape(4, 3, 4, 16) + time[:, None]).reshape(4, 12, 16)
+    flat = places.reshape(4, 12)
+    mask = flat[:, :, None] == flat[:, None]
+    real = jnp.ones((4, 12), bool)
+    if padded:
+        real = jnp.repeat(paddings == 0, 4, axis=1)
+        mask &= real[:, None]
+    plain = encoder.temporal_ln(encoder.temporal_encoder(x, mask[:, None]))
+    assert toy.close(jnp.where(real[..., None], seen, 0), jnp.where(real[..., None], plain, 0))
 
 
 def test_images_crop_the_time_table_and_short_clips_interpolate_it(encoder):

@@ -62,7 +62,7 @@ def test_unknown_names_are_explained():
 def test_boxes_match_pixels():
     """The pixels that differ between a scene with and without its object span exactly the box."""
     checked = 0
-    for index in range(120):
+    for index in range(400):
         subject = world.scene("events/train", index)
         here = world.truth(subject, frames=1)["objects"][0]["boxes"][0]
         if min(here) < 0.03 or max(here) > 0.97:

@@ -58,6 +58,7 @@ _CAMERA = {
        for way in ("left", "right", "up", "down")},
 }  # fmt: skip
 _NUMBERS = ("no", "one", "two", "three")
+_SAYS_PLACE = 0.9  # probability that a harvested text names the place
 _OFF_TOPIC = (
     "subscribe for more", "best of {n}", "official video", "episode {n}", "live stream part {n}", "my holiday vlog",
     "cooking with friends", "unboxing day {n}", "top {n} facts", "relaxing music", "lyrics", "trailer {n}",
@@ -68,13 +69,17 @@ _OFF_TOPIC = (
 # --- accurate captions ------------------------------------------------------------------------------------------------
 
 
-def _noun(thing: Object, rng: np.random.Generator | None = None, size: float = 1.0, texture: float = 1.0) -> str:
-    """'large striped red star'; size and texture are said with the given probabilities, medium and plain never."""
-    said = (1.0, 1.0) if rng is None else (1 - rng.random(2))  # in (0, 1]: probability 0 never speaks
+def _noun(thing: Object, rng: np.random.Generator | None = None, size: float = 1.0, texture: float = 1.0,
+          colour: float = 1.0) -> str:
+    """'large striped red star': the shape always, the rest with the given probabilities (medium and plain never).
+
+    Without a generator: everything there is to say.
+    """
+    said = (1.0, 1.0, 1.0) if rng is None else (1 - rng.random(3))  # in (0, 1]: probability 0 never speaks
     words = [
         thing.size if thing.size in ("small", "large") and (rng is None or said[0] <= size) else "",
         thing.texture if thing.texture != "plain" and (rng is None or said[1] <= texture) else "",
-        thing.colour,
+        thing.colour if rng is None or said[2] <= colour else "",
         thing.shape,
     ]
     return " ".join(word for word in words if word)
@@ -94,33 +99,36 @@ def _does(motion: str, rng: np.random.Generator | None = None) -> str:
     return " and then ".join(said)
 
 
-def _clause(scene: Scene, rng: np.random.Generator, size: float, texture: float) -> str:
+def _clause(scene: Scene, rng: np.random.Generator, **said: float) -> str:
     """Who does what."""
-    nouns = [_a(_noun(thing, rng, size, texture)) for thing in scene.objects]
+    nouns = [_a(_noun(thing, rng, **said)) for thing in scene.objects]
     if scene.interaction:
         phrases = _TOGETHER[scene.interaction]
         return phrases[rng.integers(len(phrases))].format(a=nouns[0], b=nouns[1])
     return _join([f"{noun} {_does(thing.motion, rng)}" for noun, thing in zip(nouns, scene.objects, strict=True)])
 
 
-def _where(scene: Scene, rng: np.random.Generator) -> str:
-    return _WHERE[scene.background][rng.integers(2)]
+def _where(scene: Scene, rng: np.random.Generator, place: float = _SAYS_PLACE) -> str:
+    """'in a desert', or nothing where the place goes unsaid."""
+    words = _WHERE[scene.background][rng.integers(2)]
+    return words if rng.random() < place else ""
 
 
 def _sentence(text: str) -> str:
     return f"{text[0].upper()}{text[1:]}."
 
 
-def describe(scene: Scene, rng: np.random.Generator, *, motion: bool, size: float = 0.5, texture: float = 0.7) -> str:
-    """One accurate sentence; with `motion`, what every object and the camera do."""
-    where = _where(scene, rng)
+def describe(scene: Scene, rng: np.random.Generator, *, motion: bool, place: float = _SAYS_PLACE, **said: float) -> str:
+    """One accurate sentence; with `motion`, what every object and the camera do. `said`: as `_noun`."""
+    where = _where(scene, rng, place)
     if motion:
-        clause, camera = _clause(scene, rng, size, texture), _CAMERA[scene.camera][rng.integers(2)]
-        forms = (f"{clause} {where}{camera}", f"{where}, {clause}{camera}")
+        clause, camera = _clause(scene, rng, **said), _CAMERA[scene.camera][rng.integers(2)]
+        forms = (f"{clause} {where}{camera}", f"{where}, {clause}{camera}") if where else (f"{clause}{camera}",)
     else:
-        things = _join([_a(_noun(thing, rng, size, texture)) for thing in scene.objects])
-        forms = (f"{things} {where}", f"{where} there {'is' if len(scene.objects) == 1 else 'are'} {things}",
-                 f"a video of {things} {where}", f"{things} can be seen {where}")  # fmt: skip
+        things = _join([_a(_noun(thing, rng, **said)) for thing in scene.objects])
+        there = f"there {'is' if len(scene.objects) == 1 else 'are'} {things}"
+        forms = (f"{things} {where}".strip(), f"{where} {there}".strip(), f"a video of {things} {where}".strip(),
+                 f"{things} can be seen {where}".strip())  # fmt: skip
     return _sentence(forms[rng.integers(len(forms))])
 
 
@@ -131,14 +139,14 @@ def _seeded(scene: Scene) -> np.random.Generator:
 
 def caption(scene: Scene) -> str:
     """The full truth in a sentence: all attributes, motions, place, camera."""
-    return describe(scene, _seeded(scene), motion=True, size=1.0, texture=1.0)
+    return describe(scene, _seeded(scene), motion=True, size=1.0, texture=1.0, colour=1.0, place=1.0)
 
 
 def references(scene: Scene) -> list[str]:
     """Four different accurate captions, for scoring a generated one."""
     rng, found = _seeded(scene), dict.fromkeys([caption(scene)])
     while len(found) < 4:
-        found[describe(scene, rng, motion=len(found) < 3, size=0.7, texture=0.8)] = None
+        found[describe(scene, rng, motion=len(found) < 3, size=0.7, texture=0.8, colour=1.0, place=1.0)] = None
     return list(found)
 
 
@@ -162,7 +170,7 @@ def hallucinate(scene: Scene, rng: np.random.Generator) -> Scene:
 
 
 def _manual(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
-    return describe(scene, rng, motion=motion)
+    return describe(scene, rng, motion=motion, size=0.5, texture=0.7)
 
 
 def _model(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
@@ -177,16 +185,17 @@ def _model(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
 def _image_caption(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
     things = _join([_a(_noun(thing, rng, 0.3, 0.5)) for thing in scene.objects])
     where = _where(scene, rng)
-    return (f"{things} {where}", f"photo of {things} {where}", f"{PLACES[scene.background]} with {things}")[
-        rng.integers(3)
-    ]
+    forms = (f"{things} {where}".strip(), f"photo of {things} {where}".strip(), f"{PLACES[scene.background]} with {things}")
+    return forms[rng.integers(3)]
 
 
 def _alt_text(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
-    things = [_noun(thing, rng, 0.2, 0.5) for thing in scene.objects]
-    name = "-".join((*things[0].split(), scene.background))
-    forms = (f"{_join(things)}, {scene.background}", f"{name}.jpg", f"{_join(things)} {_where(scene, rng)}",
-             f"{scene.background} background with {_join(things)}", f"stock photo {_join(things)}")  # fmt: skip
+    """Names the thing, and seldom more: it is from here that an encoder can learn shapes first (LOG.md)."""
+    things = [_noun(thing, rng, 0.1, 0.2, colour=0.3) for thing in scene.objects]
+    where = _where(scene, rng, 0.3)
+    place = [scene.background] if where else []
+    forms = (", ".join([_join(things), *place]), f"{'-'.join((*things[0].split(), *place))}.jpg",
+             f"{_join(things)} {where}".strip(), f"picture of {_join([*things, *place])}", f"stock photo {_join(things)}")  # fmt: skip
     return forms[rng.integers(len(forms))]
 
 
@@ -195,8 +204,8 @@ def _off_topic(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def _metadata(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
-    tags = [_noun(thing, rng, 0.1, 0.3) if rng.random() < 0.7 else thing.shape for thing in scene.objects]
-    tags += [scene.background] if rng.random() < 0.8 else []
+    tags = [_noun(thing, rng, 0.1, 0.3) for thing in scene.objects]
+    tags += [scene.background] if rng.random() < _SAYS_PLACE else []
     tags += [_does(scene.objects[scene.target].motion, rng)] if motion else []
     tags += _off_topic(rng, int(rng.integers(0, 3)))
     return (" | ", ", ", " #")[rng.integers(3)].join(tags[k] for k in rng.permutation(len(tags)))
@@ -213,8 +222,8 @@ def _speech(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
         if motion:
             parts.append(f"and it {_does(thing.motion, rng)}")
         parts.append(fillers[rng.integers(len(fillers))])
-    if rng.random() < 0.7:
-        parts.append(_where(scene, rng))
+    if where := _where(scene, rng):
+        parts.append(where)
     parts.append(closings[rng.integers(len(closings))])
     if rng.random() < 0.6:
         parts.insert(int(rng.integers(len(parts))), fillers[rng.integers(len(fillers))])

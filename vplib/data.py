@@ -86,20 +86,22 @@ class Sample(grain.transforms.RandomMap):
 
 
 def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames: int, size: int, short: int, batch: int,
-           mixing: str, seed: int, tokenizer: Tokenizer | None = None, memory: int = 2**31, index: int = 0,
-           count: int = 1, threads: int = 2, workers: int = 0) -> grain.DatasetIterator:
+           mixing: str, seed: int, image_batch: int | None = None, tokenizer: Tokenizer | None = None, memory: int = 2**31,
+           index: int = 0, count: int = 1, threads: int = 2, workers: int = 0) -> grain.DatasetIterator:
     """An endless iterator of this process's share of global batches {video uint8 (B,T,S,S,3), ids, keep}.
 
     Each corpus is shuffled anew every epoch with its own seed and repeated. `mixing` "alternating" draws every batch
     from one corpus (alternating gradient descent, the paper's), "plain" mixes inside batches; `weights` are relative.
+    `image_batch` is the size of alternating batches from a corpus of images (clips of one frame), `batch` where not given.
     `index` of `count` processes gets its slice of each global batch. `workers` > 0 decodes in processes. The iterator
     has get_state and set_state; equal arguments give equal batches whatever `threads` and `workers`.
 
     Raises ValueError for a batch that the processes do not divide or an unknown `mixing`.
     """
-    if batch % count:
-        raise ValueError(f"a global batch of {batch} does not divide over {count} processes: choose a multiple")
-    local = batch // count
+    image_batch = image_batch or batch
+    for size_of_one in (batch, image_batch):
+        if size_of_one % count:
+            raise ValueError(f"a global batch of {size_of_one} does not divide over {count} processes: choose a multiple")
     parts, shares = [], []
     for number, (name, folder) in enumerate(sorted(folders.items())):
         if weights[name] <= 0:
@@ -107,12 +109,13 @@ def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames:
         source = ClipSource(folder, short=short, tokenizer=tokenizer, memory=memory // len(folders))
         part = grain.MapDataset.source(source).seed(seed * 1000 + number).shuffle().repeat()
         part = part.random_map(Sample(frames, size, tile=mixing == "plain"))
+        local = (image_batch if source.shards.images else batch) // count
         parts.append(part[index::count].batch(local) if mixing == "alternating" else part)
         shares.append(weights[name])
     if mixing == "alternating":
         mixed = grain.MapDataset.mix(parts, weights=shares)
     elif mixing == "plain":
-        mixed = grain.MapDataset.mix(parts, weights=shares)[index::count].batch(local)
+        mixed = grain.MapDataset.mix(parts, weights=shares)[index::count].batch(batch // count)
     else:
         raise ValueError(f"data.mixing={mixing} is not known: choose alternating or plain")
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)

@@ -109,7 +109,7 @@ def draw(
 
     tone = np.array(COLOURS[colour], np.float32)
     body = tone * (1 - 0.5 * _ink(texture).ravel()[cell])[:, None]
-    width = max(1.0, 0.017 * side)
+    width = np.maximum(1.0, 0.16 * half[:, 0, 0])[frame].astype(np.float32)
     rim = np.clip(edge + width + 0.5, 0, 1)[:, None]
     body += rim * (_OUTLINE - body)
     cover = np.clip(0.5 - edge, 0, 1)[:, None]

@@ -11,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vplib.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows
+from vplib.masking import permute
 
 
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
@@ -108,17 +109,36 @@ class VideoEncoder(nnx.Module):
         x = self.spatial_ln(x)
         spatial = x.reshape(b, -1, x.shape[-1])
 
-        ragged = visible is not None and visible.ndim == 3
-        if ragged:  # one sequence of T*V tokens in which only tokens of the same place see each other
-            x = (x + time[None, :, None].astype(x.dtype)).reshape(b, -1, x.shape[-1])  # B S D
-            place = place.reshape(b, -1)
-            x = self.temporal_encoder(x, (place[:, :, None] == place[:, None, :])[:, None])
+        if visible is not None and visible.ndim == 3:
+            x = x + time[None, :, None].astype(x.dtype)  # B T V D
+            x = self._by_place(x, place, mask)
         else:
             x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
             x = self.temporal_encoder(x, None if mask is None else mask[:, None, None, None, :])
             x = x.swapaxes(1, 2).reshape(b, -1, x.shape[-1])  # B S D
         x = self.temporal_ln(x)
         return (x, spatial) if features else x
+
+    def _by_place(self, x: Float[Array, "B T V D"], place: Int[Array, "B T V"], keep: Bool[Array, "B T"] | None
+                  ) -> Float[Array, "B S D"]:
+        """The temporal stack on ragged tokens: each sees the tokens of its own place.
+
+        Sorted by place, the tokens of one place are at most T neighbours; in groups of T, they lie in a token's own
+        group and the two beside it. So attention costs 3T keys a token, not T*V.
+        """
+        b, t, v, d = x.shape
+        flat = place.reshape(b, t * v)
+        order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
+        inverse = jnp.argsort(order, axis=-1)
+        query = jnp.take_along_axis(flat, order, axis=-1)
+        key = query if keep is None else jnp.where(
+            jnp.take_along_axis(jnp.repeat(keep, v, axis=1), order, axis=-1), query, -1)  # a padded frame is no key
+        key = jnp.pad(key.reshape(b, v, t), ((0, 0), (1, 1), (0, 0)), constant_values=-1)
+        key = jnp.concatenate([key[:, :-2], key[:, 1:-1], key[:, 2:]], axis=-1)  # B V 3T
+        mask = query.reshape(b, v, t)[..., None] == key[:, :, None]  # B V T 3T
+        x = permute(x.reshape(b, t * v, d), order, inverse).reshape(b, v, t, d)
+        x = self.temporal_encoder(x, mask[:, :, None])
+        return permute(x.reshape(b, t * v, d), inverse, order)
 
 
 def sinusoids(length: int, width: int) -> Float[Array, "L D"]:

@@ -102,15 +102,21 @@ class Attention(nnx.Module):
             self.per_dim_scale = PerDimScale(size)
         self.cap = cap
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
                  ) -> Float[Array, "*A N D"]:
-        """Self-attention, with one fused projection to queries, keys and values."""
+        """Self-attention, with one fused projection to queries, keys and values.
+
+        With a mask of 3N keys, x is a row of groups (axis -3) of N tokens, and the keys of a group are those of the
+        group before it, its own and the group after it; the mask must shut out what lies beyond the ends.
+        """
         width, heads, size = self.query.w.shape
         parts = (self.query, self.key, self.value)
         w = jnp.concatenate([part.w[...].reshape(width, -1) for part in parts], axis=1)
         b = jnp.concatenate([part.b[...].reshape(-1) for part in parts])
         y = (x @ w.astype(x.dtype) + b.astype(x.dtype)).reshape(*x.shape[:-1], 3, heads, size)
         q, k, v = (jnp.swapaxes(y[..., i, :, :], -2, -3) for i in range(3))  # each A K N H
+        if mask is not None and mask.shape[-1] == 3 * x.shape[-2]:
+            k, v = (jnp.concatenate([jnp.roll(z, 1, axis=-4), z, jnp.roll(z, -1, axis=-4)], axis=-2) for z in (k, v))
         y = attend(q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask)
         y = jnp.swapaxes(y, -2, -3).reshape(*x.shape[:-1], heads * size)
         w = self.post.w[...].reshape(width, heads * size).T
@@ -144,7 +150,7 @@ class Block(nnx.Module):
         self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
         self.ff_layer = FeedForward(width, hidden, activation, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
                  ) -> Float[Array, "*A N D"]:
         return self.ff_layer(x + self.self_attention(self.layer_norm(x), mask=mask))
 
@@ -161,7 +167,7 @@ class Stack(nnx.Module):
         self.x_layers = jax.vmap(lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block))(keys)
         self.remat = remat
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #N"] | None = None
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
                  ) -> Float[Array, "*A N D"]:
         def step(x, block):
             return block(x, mask), None

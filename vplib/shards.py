@@ -138,6 +138,12 @@ class Shards:
         if len(self) != self.manifest["records"]:  # ArrayRecord opens some damaged files as ones of 0 records
             raise ShardError(damaged)
 
+    @property
+    def images(self) -> bool:
+        """Whether every clip is a single frame."""
+        totals = self.manifest["statistics"]["totals"]
+        return totals["frames"] == totals["clips"]
+
     def __len__(self) -> int:
         return len(self._records)
 

@@ -32,13 +32,15 @@ def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, c
     """InfoNCE of one batch {video uint8 (B,T,H,W,3), ids (B,L), keep (B,L)}, and numbers to log.
 
     A share `drop` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
-    are videos of one frame: nothing else differs, but their time table is cropped rather than interpolated.
+    are videos of one frame: their time table is cropped rather than interpolated, and they keep all their places (our
+    choice: no other frame could show what is dropped).
     """
     video = batch["video"]
     encoder = stage.model.vision_encoder
     tokens = (video.shape[2] // encoder.patch) * (video.shape[3] // encoder.patch)
-    visible = random_visible(key, video.shape[0], tokens, visible_count(tokens, drop)) if drop else None
-    v = stage.model.encode_video(pixels(video, dtype), visible=visible, crop=video.shape[1] == 1)
+    image = video.shape[1] == 1
+    visible = random_visible(key, video.shape[0], tokens, visible_count(tokens, drop)) if drop and not image else None
+    v = stage.model.encode_video(pixels(video, dtype), visible=visible, crop=image)
     t = stage.model.encode_text(batch["ids"], batch["keep"])
     scale = jnp.exp(jnp.minimum(stage.log_scale[...], jnp.log(100.0)))  # CLIP's ceiling: keeps float32 logits tame
     loss = contrastive(v, t, scale, chunk=chunk)

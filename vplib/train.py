@@ -103,8 +103,9 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
     checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
     nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
-    steps a second and the share of time spent waiting for input. A state of another `identity` (of the configuration,
-    the data and the code: see `identity`) is no state to resume: it is removed and training starts afresh.
+    steps a second and the share of time in which the device had run out of work and waited for input. A state of
+    another `identity` (of the configuration, the data and the code: see `identity`) is no state to resume: it is
+    removed and training starts afresh.
 
     Raises TrainingError at the first non-finite loss or gradient, CheckpointError for a state of another model.
     """
@@ -158,7 +159,8 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
             for step in range(start, steps):
                 before = time.perf_counter()
                 batch = sharding.to_mesh(mesh, next(batches))
-                waited += time.perf_counter() - before
+                if not pending or pending[-1]["loss"].is_ready():  # else the device was still at work: nothing was lost
+                    waited += time.perf_counter() - before
                 params, opt_state, numbers = update(params, opt_state, frozen_state, batch, step)
                 pending.append(numbers)
                 if len(pending) >= 2:  # wait for the step before this one: keeps one step in flight, no more

@@ -54,7 +54,7 @@ def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
     family, _, part = corpus.partition("/")
     rng = generator(seed, corpus, index)
     if corpus in CORPORA:
-        return scenes.general(rng, corpus)
+        return scenes.general(rng, corpus, counts=scenes.IMAGE_COUNTS if CORPORA[corpus].images else scenes.COUNTS)
     if family in EVALS and part in ("train", "test"):
         return EVALS[family](rng, family, lambda axis, values: balanced(values, axis, corpus, index, seed))
     known = ", ".join((*CORPORA, *(f"{name}/train or /test" for name in EVALS)))
