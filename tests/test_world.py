@@ -198,7 +198,7 @@ def test_texts_are_as_wrong_as_declared(corpus):
 
 
 def test_captions_differ():
-    for corpus, least in (("ac1", 0.95), ("internvid", 0.95), ("retrieval/train", 0.99), ("webli", 0.7)):
+    for corpus, least in (("ac1", 0.95), ("internvid", 0.95), ("retrieval/train", 0.99), ("webli", 0.5)):
         texts = [world.text(corpus, index)[0] for index in range(500)]
         assert len(set(texts)) / len(texts) > least, corpus
     chosen = world.distinct("retrieval/test", 300)
