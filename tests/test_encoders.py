@@ -10,10 +10,10 @@ from flax import nnx
 
 from vplib import checkpoints, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
-from vplib.layers import AttentionPool, Stack, attend, one_hot_rows
+from vplib.layers import AttentionPool, Block, Stack, attend, gelu, one_hot_rows
 from vplib.masking import random_visible
 
-GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"  # from PyTorch, see make_goldens.py
+GOLDEN = paths.ROOT / "tests" / "golden"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
 reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the folder with outputs of the released code is absent")
 
@@ -40,19 +40,19 @@ def arrays(path):
 
 @pytest.fixture(scope="module")
 def golden() -> dict[str, np.ndarray]:
-    return arrays(GOLDEN)
+    return arrays(GOLDEN / "videotext.npz")
+
+
+def built(known: dict[str, np.ndarray]):
+    return checkpoints.build({name: value for name, value in known.items() if name.startswith("params/")})
 
 
 @pytest.fixture(scope="module")
 def ported(golden) -> VideoText:
-    vision = dict(patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64)
-    text = dict(vocabulary=40, layers=2, mlp=64)
-    model = toy.filled(lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0)))
-    checkpoints.assign(model, golden)
-    return model
+    return built(golden)
 
 
-@pytest.mark.parametrize("case", ["train_shape", "more_frames", "fewer_frames", "other_size", "smaller_size"])
+@pytest.mark.parametrize("case", ["train_shape", "more_frames", "fewer_frames", "other_size", "smaller_size", "wide"])
 def test_video_equals_the_pytorch_implementation_also_with_interpolated_tables(ported, golden, case):
     tokens, embedding = encode_and_embed(ported, golden[f"{case}/video"])
     assert toy.close(tokens, golden[f"{case}/tokens"], 1e-4)
@@ -62,6 +62,22 @@ def test_video_equals_the_pytorch_implementation_also_with_interpolated_tables(p
 def test_text_equals_the_pytorch_implementation(ported, golden):
     embedding = ported.encode_text(jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"]))
     assert toy.close(embedding, golden["text/text_embedding"], 1e-4)
+
+
+@pytest.mark.parametrize("case", ["train_shape", "more_frames"])
+def test_classifier_equals_the_pytorch_implementation(case):
+    known = arrays(GOLDEN / "classifier.npz")
+    assert toy.close(classify(built(known), known[f"{case}/video"])[0], known[f"{case}/logits"], 1e-4)
+
+
+def test_half_precision_points_the_same_way(ported, golden):
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), ported)
+    tokens, embedding = encode_and_embed(half, golden["train_shape/video"].astype(jnp.bfloat16))
+    text = half.encode_text(jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"]))
+    for ours, theirs in ((tokens, golden["train_shape/tokens"]), (embedding, golden["train_shape/video_embedding"]),
+                         (text, golden["text/text_embedding"])):  # fmt: skip
+        assert ours.dtype == (jnp.bfloat16 if ours is tokens else jnp.float32)
+        assert (normalise(ours) * normalise(jnp.asarray(theirs))).sum(-1).min() >= 0.999
 
 
 def reference_model(name: str, run: int, *, pools: int = 0):
@@ -170,6 +186,16 @@ def test_one_hot_rows_are_rows_with_the_gradient_of_rows():
     gradients = [jax.grad(lambda t, rows=rows: (rows(t) * g).sum())(table)
                  for rows in (lambda t: one_hot_rows(t, index), lambda t: t[index])]  # fmt: skip
     assert toy.close(*gradients)
+
+
+def test_primer_hybrid_blocks_have_a_norm_before_and_after_each_part():
+    block = toy.filled(lambda: Block(16, 2, 32, norm="primer_hybrid", rngs=nnx.Rngs(0)))
+    assert {name.split("/")[-2] for name in toy.leaves(block) if name.endswith("scale")} == {"pre_layer_norm", "post_layer_norm"}
+    x = toy.pixels(0, 1).reshape(3, 9, 16)
+    y = x + block.post_layer_norm(block.self_attention(block.pre_layer_norm(x)))
+    part = block.ff_layer
+    z = part.ffn_layer2(gelu(part.ffn_layer1(part.pre_layer_norm(y))))
+    assert toy.close(block(x), y + part.post_layer_norm(z))
 
 
 # --- the video encoder ------------------------------------------------------------------------------------------------

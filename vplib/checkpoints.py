@@ -124,12 +124,12 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
 
 def _fetch(released: Released, name: str) -> str:
     """The path of a released file in the cache of huggingface_hub, fetched if it is not there."""
-    import huggingface_hub  # here, since it takes a second and only this function needs it
-    from huggingface_hub.errors import EntryNotFoundError
-
     repository, file = released.repository, released.file
     if repository is None:
         raise CheckpointError(f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)")
+    import huggingface_hub  # here, since it takes a second and only this function needs it
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
         return huggingface_hub.hf_hub_download(repository, file)
     except (OSError, EntryNotFoundError) as error:

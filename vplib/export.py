@@ -136,7 +136,6 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
     for name, value in weights.items():
         if "/pooling_attention/" not in name or name.endswith("post/b"):
             continue
-        scale = name.endswith("per_dim_scale")
         size = value.shape[-1]
         heads = next(v.shape[1] for k, v in weights.items() if k.endswith("/pooling_attention/query/w"))
         more = inner // heads - size
@@ -145,7 +144,7 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
                                   f"as wide as its MLP ({inner}): such a model cannot be exported")
         if "/query/" in name:
             value = value * np.float32((inner / heads / size) ** 0.5)
-        wide[name] = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, more)]) if not scale else np.pad(value, (0, more))
+        wide[name] = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, more)])
     return wide
 
 
