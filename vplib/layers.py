@@ -4,6 +4,7 @@ Attribute names equal the released checkpoint's path parts, so a flattened modul
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
+CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
@@ -155,6 +157,26 @@ class Block(nnx.Module):
         return self.ff_layer(x + self.self_attention(self.layer_norm(x), mask=mask))
 
 
+def in_groups(block: Block, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None
+              ) -> Float[Array, "*A N D"]:
+    """block(x, mask), on CPU for a few sequences at a time.
+
+    Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in the cache is a
+    third faster at the released base size; accelerators have no such cache and want all the work at once.
+    """
+    tied = 2 if mask is None or mask.shape[-1] != 3 * x.shape[-2] else 3  # axes within which tokens see each other
+    count, hidden = math.prod(x.shape[:-tied]), block.ff_layer.ffn_layer1.linear.kernel.shape[-1]
+    bytes_each = math.prod(x.shape[-tied:-1]) * hidden * x.dtype.itemsize
+    groups = next((g for g in range(1, count) if count % g == 0 and count // g * bytes_each <= CACHE), count)
+    if groups == 1 or jax.default_backend() != "cpu":
+        return block(x, mask)
+    rows = [x.reshape(groups, count // groups, *x.shape[-tied:])]
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (*x.shape[:-tied], *mask.shape[-tied - 1:]))
+        rows.append(mask.reshape(groups, count // groups, *mask.shape[-tied - 1:]))
+    return jax.lax.map(lambda row: block(*row), rows).reshape(x.shape)
+
+
 class Stack(nnx.Module):
     """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
 
@@ -170,7 +192,7 @@ class Stack(nnx.Module):
     def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
                  ) -> Float[Array, "*A N D"]:
         def step(x, block):
-            return block(x, mask), None
+            return in_groups(block, x, mask), None
 
         return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers)[0]
 
