@@ -8,7 +8,7 @@ import toy
 import yaml
 from flax import nnx
 
-from vplib import checkpoints, paths
+from vplib import checkpoints, layers, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
 from vplib.layers import AttentionPool, Block, Stack, attend, gelu, one_hot_rows
 from vplib.masking import random_visible
@@ -302,6 +302,27 @@ def test_recomputation_changes_no_gradient():
         gradients.append(toy.leaves(jax.jit(jax.grad(lambda stack: jnp.square(stack(x)).sum()))(stack)))
     for name, gradient in gradients[0].items():
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("masks", ["none", "padded frames", "places"])
+def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks):
+    """What a CPU does with batches larger than its cache changes neither tokens nor gradients."""
+    video, given = toy.pixels(0, 2), {}
+    if masks == "padded frames":
+        given = {"paddings": jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])}
+    if masks == "places":
+        given = {"visible": jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]] * 2)}
+    loops, results = [], []
+    for cache in (layers.CACHE, 1):
+        monkeypatch.setattr(layers, "CACHE", cache)
+        run = jax.value_and_grad(lambda encoder: jnp.sin(encoder(video, **given)).sum())
+        loops.append(str(jax.make_jaxpr(run)(encoder)).count("scan["))
+        results.append(jax.jit(run)(encoder))
+    assert loops[1] > loops[0]
+    assert toy.close(results[1][0], results[0][0], 1e-3)
+    expected, gradients = (toy.leaves(result[1]) for result in results)
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-3, atol=1e-3)
 
 
 def test_half_precision_pixels_give_half_precision_tokens(encoder):

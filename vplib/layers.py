@@ -4,6 +4,7 @@ Attribute names equal the released checkpoint's path parts, so a flattened modul
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -12,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
+CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
@@ -176,6 +178,29 @@ class Block(nnx.Module):
         return self.ff_layer(x, keep)
 
 
+def in_groups(block: Block, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None,
+              keep: Bool[Array, "*#A #N"] | None) -> Float[Array, "*A N D"]:
+    """block(x, mask, keep), on CPU for a few sequences at a time.
+
+    Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in the cache is a
+    third faster at the released base size; accelerators have no such cache and want all the work at once.
+    """
+    tied = 2 if mask is None or mask.shape[-1] != 3 * x.shape[-2] else 3  # axes within which tokens see each other
+    free, inner = x.shape[:-tied], x.shape[-tied:-1]
+    count, hidden = math.prod(free), block.ff_layer.ffn_layer1.linear.kernel.shape[-1]
+    bytes_each = math.prod(inner) * hidden * x.dtype.itemsize
+    groups = next((g for g in range(1, count) if count % g == 0 and count // g * bytes_each <= CACHE), count)
+    if groups == 1 or jax.default_backend() != "cpu":
+        return block(x, mask, keep)
+    rows = {"x": x}
+    if mask is not None:
+        rows["mask"] = jnp.broadcast_to(mask, (*x.shape[:-2], *mask.shape[-3:]))
+    if keep is not None:
+        rows["keep"] = jnp.broadcast_to(keep, x.shape[:-1])
+    rows = {name: row.reshape(groups, count // groups, *row.shape[len(free):]) for name, row in rows.items()}
+    return jax.lax.map(lambda row: block(**row), rows).reshape(x.shape)
+
+
 class Stack(nnx.Module):
     """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
 
@@ -191,7 +216,7 @@ class Stack(nnx.Module):
     def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
                  keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
         def step(x, block):
-            return block(x, mask, keep), None
+            return in_groups(block, x, mask, keep), None
 
         return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers)[0]
 
