@@ -8,12 +8,11 @@ from typing import Protocol
 
 import jax
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import checkpoints, data, shards
-from vplib.encoders import VideoEncoder
-from vplib.heads import Classifier, Probe
+from vplib.encoders import VideoClassifier, VideoEncoder
+from vplib.heads import Probe
 from vplib.ingest import SourceError
 from vplib.stages import pixels
 from vplib.video import VideoError
@@ -78,22 +77,24 @@ def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> In
     return np.sort(np.concatenate(drawn))
 
 
-def fold(probe: Probe, encoder: VideoEncoder) -> Classifier:
+def fold(probe: Probe, encoder: VideoEncoder) -> VideoClassifier:
     """Encoder and probe as a released classifier, which knows no standardisation: the same logits.
 
-    Keys and values are linear in the tokens, so with w' = w / deviation and b' = b - mean / deviation @ w
+    Keys and values are linear in the tokens, so with w' = w / deviation and b' = b - mean @ w'
     ((x - mean) / deviation) @ w + b = x @ w' + b'. Exact but for rounding.
     """
-    pooler = nnx.clone(probe.atten_pooler)
-    mean, deviation = probe.mean[...], probe.deviation[...]
-    for part in (pooler.pooling_attention.key, pooler.pooling_attention.value):
-        w = part.w[...] / deviation[:, None, None]  # D K H
-        part.b[...] = part.b[...] - jax.numpy.einsum("d,dkh->kh", mean, w)
-        part.w[...] = w
-    return Classifier(encoder, pooler, probe.projection)
+    weights = checkpoints.flatten(probe)
+    mean, deviation = (np.asarray(part[...], np.float64) for part in (probe.mean, probe.deviation))
+    for part in ("key", "value"):
+        name = f"params/atten_pooler/pooling_attention/{part}"
+        w = weights[f"{name}/w"] / deviation[:, None, None]  # D K H
+        weights[f"{name}/b"] = (weights[f"{name}/b"] - np.einsum("d,dkh->kh", mean, w)).astype(np.float32)
+        weights[f"{name}/w"] = w.astype(np.float32)
+    weights |= {name.replace("params/", "params/encoder/", 1): value for name, value in checkpoints.flatten(encoder).items()}
+    return checkpoints.build(weights, name="the classifier")
 
 
-def save(classifier: Classifier, classes: Sequence[str], folder: Path) -> None:
+def save(classifier: VideoClassifier, classes: Sequence[str], folder: Path) -> None:
     """Write `classifier.npz`, in the released layout, and `classes.json`, the name of each logit."""
     folder = Path(folder)
     checkpoints.save(classifier, folder / "classifier.npz")
@@ -102,7 +103,7 @@ def save(classifier: Classifier, classes: Sequence[str], folder: Path) -> None:
     os.replace(temporary, folder / "classes.json")
 
 
-def restore(folder: Path) -> tuple[Classifier, list[str]]:
+def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
     """The classifier that `save` wrote and the names of its classes.
 
     Raises CheckpointError if the folder holds none, or its two files do not fit.
@@ -114,19 +115,19 @@ def restore(folder: Path) -> tuple[Classifier, list[str]]:
         raise checkpoints.CheckpointError(f"no classifier in {folder}: there is no readable classes.json; give the run "
                                           "folder of a finished 45_own_classifier") from None
     classifier = checkpoints.load(folder / "classifier.npz")
-    outputs = classifier.projection.linear.bias.shape[0] if isinstance(classifier, Classifier) else 0
+    outputs = classifier.projection.linear.bias.shape[0] if isinstance(classifier, VideoClassifier) else 0
     if outputs != len(classes):
         raise checkpoints.CheckpointError(f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
                                           "run 45_own_classifier again")
     return classifier, classes
 
 
-def probabilities(classifier: Classifier, path: Path) -> Float[np.ndarray, " K"]:
+def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
     """Of each class for one video file. Raises VideoError if it cannot be read."""
     video = data.watch(Path(path), name=str(path), **view(classifier.encoder))
     return np.asarray(_probabilities(classifier, video[None]))[0]
 
 
 @jax.jit
-def _probabilities(classifier: Classifier, video: UInt8[Array, "B T S S 3"]) -> Float[Array, "B K"]:
+def _probabilities(classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"]) -> Float[Array, "B K"]:
     return jax.nn.softmax(classifier(pixels(video)))

@@ -1,4 +1,4 @@
-"""Heads on a frozen backbone: the released classifier, and a MAP probe trained on cached tokens."""
+"""Heads on a frozen backbone: a MAP probe trained on cached tokens."""
 
 from functools import lru_cache, partial
 
@@ -9,20 +9,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vplib.encoders import VideoEncoder
 from vplib.layers import AttentionPool, Dense
 from vplib.train import schedule
-
-
-class Classifier(nnx.Module):
-    """Encoder, one attention pooling over all tokens, a linear classifier: the released classifier."""
-
-    def __init__(self, encoder: VideoEncoder, atten_pooler: AttentionPool, projection: Dense):
-        self.encoder, self.atten_pooler, self.projection = encoder, atten_pooler, projection
-
-    def __call__(self, video: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
-        """Logits of videos in [0, 1]."""
-        return self.projection(self.atten_pooler(self.encoder(video)))
 
 
 class Probe(nnx.Module):
