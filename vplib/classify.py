@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ from vplib.stages import pixels
 from vplib.video import VideoError
 
 
+@runtime_checkable
 class Originals(Protocol):
     """Labelled videos: `original(i)` is a file, or its bytes, and a dictionary with `file_name` and whatever is known."""
 
@@ -29,6 +30,11 @@ class Originals(Protocol):
 def view(encoder: VideoEncoder) -> dict[str, int]:
     """The `frames` and the `size` in pixels that an encoder was trained on."""
     return {"frames": encoder.temporal_pos_emb.emb_var.shape[0], "size": encoder.grid * encoder.patch}
+
+
+def heads(encoder: VideoEncoder) -> int:
+    """Attention heads of a block; the released classifier pools with as many."""
+    return encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query.w.shape[2]  # layers D K H
 
 
 def frozen_tokens(encoder: VideoEncoder, source: Originals, *, batch: int, max_skipped_fraction: float, report: Path,
