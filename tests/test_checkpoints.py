@@ -48,7 +48,7 @@ def test_names_and_shapes_are_those_of_the_released_code():
 def test_a_round_trip_is_exact_and_anyone_can_read_the_file(tmp_path):
     model, other = toy.encoder(0), toy.encoder(1)
     checkpoints.save(model, tmp_path / "deep" / "weights.npz")
-    checkpoints.load(other, checkpoints.read(tmp_path / "deep" / "weights.npz"))
+    checkpoints.assign(other, checkpoints.read(tmp_path / "deep" / "weights.npz"))
     for name, value in toy.leaves(model).items():
         assert np.asarray(value).tobytes() == np.asarray(toy.leaves(other)[name]).tobytes()
     assert np.load(tmp_path / "deep" / "weights.npz").files == sorted(checkpoints.flatten(model))
@@ -78,7 +78,7 @@ def test_a_disturbed_save_leaves_the_older_file(tmp_path, monkeypatch):
 
 def test_a_prefix_picks_a_part():
     whole, part = toy.video_text(0), toy.encoder(1)
-    checkpoints.load(part, checkpoints.flatten(whole), prefix="params/vision_encoder")
+    checkpoints.assign(part, checkpoints.flatten(whole), prefix="params/vision_encoder")
     for name, value in toy.leaves(part).items():
         assert toy.close(value, toy.leaves(whole.vision_encoder)[name], 0)
 
@@ -110,7 +110,7 @@ def without(weights, name):
 def test_weights_that_do_not_fit_are_one_sentence_and_nothing_is_set(change, message):
     model = toy.encoder(0)
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.load(model, change(checkpoints.flatten(toy.encoder(1))), name="toy.npz")
+        checkpoints.assign(model, change(checkpoints.flatten(toy.encoder(1))), name="toy.npz")
     for name, value in toy.leaves(toy.encoder(0)).items():
         assert toy.close(value, toy.leaves(model)[name], 0)
 

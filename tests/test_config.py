@@ -23,10 +23,14 @@ def test_every_notebook_composes_with_every_option(name, out):
 
 @pytest.mark.parametrize("group", ["model", "hardware", "scale", "ablation"])
 def test_options_of_a_group_set_the_same_keys(group, write_notebook):
-    """A key that only one option has is a misspelt one: overlays change settings, base.yaml declares them."""
+    """A key that only one option has is a misspelt one: overlays change settings, base.yaml declares them.
+
+    But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of another configuration.
+    """
     (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")  # uses every section
     options = config.groups()[group]
-    keys = [{*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))} for option in options]
+    keys = [{*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))} - {"model.text_norm"}
+            for option in options]  # fmt: skip
     assert keys == [keys[0]] * len(options)
 
 

@@ -46,7 +46,7 @@ def ported(golden) -> VideoText:
     vision = dict(patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64)
     text = dict(vocabulary=40, layers=2, mlp=64)
     model = toy.filled(lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0)))
-    checkpoints.load(model, golden)
+    checkpoints.assign(model, golden)
     return model
 
 
@@ -65,7 +65,7 @@ def test_text_equals_the_pytorch_implementation(ported, golden):
 @reference
 def test_encoder_equals_the_released_code():
     encoder = toy.encoder(**REFERENCE_SIZES)
-    checkpoints.load(encoder, checkpoints.read(REFERENCE / "encoder_params.npz"))
+    checkpoints.assign(encoder, checkpoints.read(REFERENCE / "encoder_params.npz"))
     known = arrays(REFERENCE / "encoder_io.npz")  # the other cases in this file belong to other parameters
     tokens, spatial = encode(encoder, known["train_shape/video"], features=True)
     assert toy.close(tokens, known["train_shape/tokens"], 1e-4)
@@ -78,7 +78,7 @@ def test_video_text_model_equals_the_released_code():
     model = toy.filled(
         lambda: VideoText(vision=REFERENCE_SIZES, text=text, aux_layers=1, pooler_inner=192, rngs=nnx.Rngs(0))
     )
-    checkpoints.load(model, checkpoints.read(REFERENCE / "lvt_params.npz"))
+    checkpoints.assign(model, checkpoints.read(REFERENCE / "lvt_params.npz"))
     known = arrays(REFERENCE / "lvt_io.npz")
     assert toy.close(encode_and_embed(model, known["train_shape/video"])[1], known["train_shape/video_embedding"], 1e-4)
     embedding = model.encode_text(jnp.asarray(known["text_ids"]), jnp.asarray(known["text_paddings"] == 0))
@@ -89,23 +89,20 @@ def test_video_text_model_equals_the_released_code():
 def test_classifier_equals_the_released_code():
     weights, known = checkpoints.read(REFERENCE / "classifier_params.npz"), arrays(REFERENCE / "classifier_io.npz")
     encoder, probe = toy.encoder(**REFERENCE_SIZES), Probe(np.zeros(48), np.ones(48), 4, 7, rngs=nnx.Rngs(0))
-    checkpoints.load(encoder, weights, prefix="params/encoder")
-    checkpoints.load(probe, {name: value for name, value in weights.items() if not name.startswith("params/encoder/")})
+    checkpoints.assign(encoder, weights, prefix="params/encoder")
+    checkpoints.assign(probe, {name: value for name, value in weights.items() if not name.startswith("params/encoder/")})
     tokens = encode(encoder, known["train_shape/video"])
     assert toy.close(probe(tokens), known["train_shape/logits"], 1e-4)
     assert toy.close(probe.atten_pooler(tokens), known["train_shape/global_embeddings"], 1e-4)
 
 
-@pytest.mark.parametrize(
-    ("name", "published"),
-    [("base", 114_365_184), ("large", 353_965_056), ("giant", 1_112_755_072), ("lvt_base", 247_623_424),
-     ("lvt_large", 579_877_120)],
-)  # fmt: skip
-def test_configured_sizes_have_the_released_numbers_of_parameters(name, published):
-    sizes = yaml.safe_load((paths.CONF / "model" / f"{name}.yaml").read_text())
-    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=32_000, rngs=nnx.Rngs(0)))
-    part = model if name.startswith("lvt") else model.vision_encoder
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param))) == published
+@pytest.mark.parametrize("name", checkpoints.RELEASED)
+def test_configured_sizes_have_the_released_numbers_of_parameters(name):
+    released = checkpoints.RELEASED[name]
+    sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
+    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
+    part = model if "lvt" in name else model.vision_encoder
+    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param))) == released.parameters
 
 
 def test_new_models_start_as_released_but_for_patches_which_see_standardised_pixels():
@@ -286,6 +283,6 @@ def test_large_vocabularies_look_up_the_same_rows():
     large = toy.filled(lambda: TextEncoder(**toy.TEXT | {"vocabulary": 5000}, width=16, heads=2, rngs=nnx.Rngs(0)))
     weights = checkpoints.flatten(small)
     weights["params/token_emb/emb_var"] = np.resize(weights["params/token_emb/emb_var"], (5000, 16))
-    checkpoints.load(large, weights)
+    checkpoints.assign(large, weights)
     ids, keep = jnp.array([[5, 6, 7, 23]]), jnp.ones((1, 4), bool)
     assert toy.close(large(ids, keep), small(ids, keep))

@@ -1,15 +1,50 @@
-"""Weights as flat `.npz` files in the released layout: '/'-joined paths under `params/`, scanned layers on axis 0."""
+"""Weights as flat `.npz` files in the released layout: '/'-joined paths under `params/`, scanned layers on axis 0.
+
+`load(name)` makes the model of a released name or a file; `assign` sets the parameters of a model that exists.
+"""
 
 import hashlib
 import os
 import zipfile
+from math import isqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import yaml
 from flax import nnx
 from jax.experimental import multihost_utils
+
+from vplib import paths
+from vplib.encoders import VISION, VideoClassifier, VideoEncoder, VideoText
+
+VOCABULARY = 32_000  # pieces of the released text models' tokeniser
+
+
+class Released(NamedTuple):
+    """A model of the official code: its sizes are those of `conf/model/<sizes>.yaml`; no repository: no weights."""
+
+    sizes: str
+    parameters: int
+    repository: str | None = None
+    file: str | None = None
+
+
+# Official configuration names. Source: google-deepmind/videoprism, models.py; parameters as its README rounds them.
+RELEASED = {
+    "videoprism_public_v1_base": Released(
+        "base", 114_365_184, "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"),
+    "videoprism_public_v1_large": Released(
+        "large", 353_965_056, "google/videoprism-large-f8r288", "flax_large_f8r288_repeated.npz"),
+    "videoprism_v1_giant": Released("giant", 1_112_755_072),
+    "videoprism_lvt_public_v1_base": Released(
+        "lvt_base", 247_623_424, "google/videoprism-lvt-base-f16r288", "flax_lvt_base_f16r288_repeated.npz"),
+    "videoprism_lvt_public_v1_large": Released(
+        "lvt_large", 579_877_120, "google/videoprism-lvt-large-f8r288", "flax_lvt_large_f8r288_repeated.npz"),
+    "videoprism_lvt_v1_giant": Released("lvt_giant", 1_621_074_016),
+}  # fmt: skip
 
 
 class CheckpointError(ValueError):
@@ -61,7 +96,130 @@ def digest(weights: dict[str, np.ndarray]) -> str:
     return hashed.hexdigest()
 
 
-def load(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:
+def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
+    """The model of a released name or of a weights file, with its weights.
+
+    `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face repository
+    (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout, ours or theirs: kind and sizes
+    come from the arrays. A released file is fetched once and kept in the cache of huggingface_hub (HF_HOME);
+    HF_HUB_OFFLINE=1 forbids fetching. Raises CheckpointError: unknown name, no network, unreadable or another file.
+    """
+    names = {value.repository or key: key for key, value in RELEASED.items()} | {key: key for key in RELEASED}
+    if str(name) not in names:
+        if Path(name).suffix != ".npz" and not Path(name).is_file():
+            raise CheckpointError(f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
+                                  f"of {', '.join(names)}")
+        return build(read(name), name=str(name))
+    released = RELEASED[names[str(name)]]
+    path = _fetch(released, str(name))
+    weights = read(path)
+    found, wanted = infer(weights, name=path), _sizes(released)
+    count = sum(value.size for value in weights.values())
+    if found != wanted or count != released.parameters:
+        differ = [f"{key} is {found.get(key)} instead of {wanted.get(key)}" for key in sorted({*found, *wanted})
+                  if found.get(key) != wanted.get(key)] + [f"{count:,} parameters instead of {released.parameters:,}"]
+        raise CheckpointError(f"{path} is not {name} ({differ[0]}): delete this file and load again")
+    return build(weights, name=path)
+
+
+def _fetch(released: Released, name: str) -> str:
+    """The path of a released file in the cache of huggingface_hub, fetched if it is not there."""
+    import huggingface_hub  # here, since it takes a second and only this function needs it
+    from huggingface_hub.errors import EntryNotFoundError
+
+    repository, file = released.repository, released.file
+    if repository is None:
+        raise CheckpointError(f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)")
+    try:
+        return huggingface_hub.hf_hub_download(repository, file)
+    except (OSError, EntryNotFoundError) as error:
+        if huggingface_hub.constants.HF_HUB_OFFLINE:
+            raise CheckpointError(f"{file} of {repository} is not in the Hugging Face cache and HF_HUB_OFFLINE forbids "
+                                  "fetching it: unset it once, or give the path of the file") from None
+        why = str(error).strip().partition("\n")[0]
+        raise CheckpointError(f"{file} of {repository} cannot be fetched ({why}): check the network, or fetch it elsewhere "
+                              "and give its path") from None
+
+
+def _sizes(released: Released) -> dict[str, int | str]:
+    """What `infer` must find in the released file."""
+    sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
+    wanted = {key: sizes[key] for key in VISION}
+    if released.sizes.startswith("lvt"):
+        wanted |= {key: sizes[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
+        wanted |= {"text_mlp": 4 * sizes["width"], "text_norm": sizes.get("text_norm", "pre"), "vocabulary": VOCABULARY}
+    return wanted
+
+
+def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[str, int | str]:
+    """The sizes of the model that the arrays are of, under the names of `conf/model`; `vocabulary` and `text_mlp` if it
+    has a text encoder, `classes` if it is a classifier. Raises CheckpointError when an array that says so is missing.
+    """
+    def shape(key: str, axes: int) -> tuple[int, ...]:
+        value = weights.get(f"params/{key}")
+        if value is None or value.ndim != axes:
+            raise CheckpointError(f"{name} holds no VideoPrism model: it has no array params/{key} of {axes} axes; "
+                                  "give a file in the released layout")
+        return value.shape
+
+    def stack(key: str) -> dict[str, int]:
+        layers, _, heads, _ = shape(f"{key}/x_layers/self_attention/query/w", 4)
+        return {"layers": layers, "heads": heads, "mlp": shape(f"{key}/x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2]}
+
+    starts = {key.split("/")[1] for key in weights if key.count("/") > 1}
+    root = next((f"{part}/" for part in ("vision_encoder", "encoder") if part in starts), "")
+    values, width = shape(f"{root}patch_projection/linear/kernel", 2)
+    places = shape(f"{root}spatial_pos_emb/emb_var", 2)[0]
+    patch, grid = isqrt(values // 3), isqrt(places)
+    if 3 * patch**2 != values or grid**2 != places:
+        raise CheckpointError(f"{name} is of another model: patches of {values} values and tables of {places} places are "
+                              "not those of square RGB patches in square frames")
+    space = stack(f"{root}spatial_encoder/transformers_stack")
+    found = {"patch": patch, "size": grid * patch, "frames": shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
+             "width": width, "spatial_layers": space["layers"], "heads": space["heads"], "mlp": space["mlp"],
+             "temporal_layers": stack(f"{root}temporal_encoder/transformers_stack")["layers"]}
+    if root == "vision_encoder/":
+        text = stack("text_encoder/unimodal_transformer")
+        _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
+        hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
+        found |= {"text_layers": text["layers"], "text_mlp": text["mlp"], "text_norm": "primer_hybrid" if hybrid else "pre",
+                  "vocabulary": shape("text_encoder/token_emb/emb_var", 2)[0], "pooler_inner": heads * size,
+                  "aux_layers": stack("auxiliary_encoder/transformers_stack")["layers"] if "auxiliary_encoder" in starts else 0}
+    elif root:
+        found["classes"] = shape("projection/linear/kernel", 2)[1]
+    return found
+
+
+def build(weights: dict[str, np.ndarray], *, name: str = "the weights") -> VideoEncoder | VideoText | VideoClassifier:
+    """The model that the arrays are of, with them as its parameters.
+
+    Names, shapes and kinds of number are compared completely first: CheckpointError names what is missing, left over,
+    of another shape or no float.
+    """
+    found = infer(weights, name=name)
+    stray = sorted(key for key, value in weights.items()
+                   if not key.startswith("params/") or not np.issubdtype(value.dtype, np.floating))
+    if stray:
+        raise CheckpointError(f"{name} is of another model: {stray[0]} ({weights[stray[0]].dtype}) is not a float array "
+                              "under params/; give a file in the released layout")
+    vision = {key: found[key] for key in VISION}
+
+    def make() -> nnx.Module:
+        if "vocabulary" in found:
+            text = dict(vocabulary=found["vocabulary"], layers=found["text_layers"], mlp=found["text_mlp"],
+                        norm=found["text_norm"])
+            return VideoText(vision=vision, text=text, aux_layers=found["aux_layers"],
+                             pooler_inner=found["pooler_inner"], rngs=nnx.Rngs(0))
+        if "classes" in found:
+            return VideoClassifier(vision=vision, classes=found["classes"], rngs=nnx.Rngs(0))
+        return VideoEncoder(**vision, rngs=nnx.Rngs(0))
+
+    model = nnx.eval_shape(make)  # shapes alone: nothing is initialised
+    assign(model, weights, name=name)
+    return model
+
+
+def assign(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:
     """Set every parameter of `model` from `weights[prefix/...]`, in place.
 
     `prefix` picks a part, e.g. `params/vision_encoder`. Names and shapes are compared completely before anything is

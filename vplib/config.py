@@ -26,7 +26,8 @@ from vplib import paths
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list such as [a,b]"}
 DIVISIBLE = (("model.size", "model.patch"), ("model.width", "model.heads"), ("model.decoder.width", "model.decoder.heads"))
 RANGES = (  # pattern of keys, test of a value, what is accepted
-    ("model.[!a]*", lambda value: value > 0, "more than 0"),
+    ("model.text_norm", lambda value: value in ("pre", "primer_hybrid"), "pre or primer_hybrid"),
+    ("model.[!a]*", lambda value: isinstance(value, str) or value > 0, "more than 0"),
     ("model.aux_layers", lambda value: value >= 0, "0 or more"),
     ("*.batch", lambda value: value > 0, "more than 0"),
     ("*.steps", lambda value: value > 0, "more than 0"),

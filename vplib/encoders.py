@@ -40,8 +40,13 @@ class Transformer(nnx.Module):
     def __init__(self, *args, **kwargs):
         self.transformers_stack = Stack(*args, **kwargs)
 
-    def __call__(self, x: Array, mask: Array | None = None) -> Array:
-        return self.transformers_stack(x, mask)
+    def __call__(self, x: Array, mask: Array | None = None, keep: Array | None = None) -> Array:
+        return self.transformers_stack(x, mask, keep)
+
+
+def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | None]:
+    """The attention mask in which tokens that are not kept are no keys, and `keep` itself, for the MLPs."""
+    return (None, None) if keep is None else (keep[..., None, None, :], keep)
 
 
 class VideoEncoder(nnx.Module):
@@ -104,17 +109,17 @@ class VideoEncoder(nnx.Module):
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
         x = self.patch_projection(x)
         x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
-        mask = None if paddings is None else (paddings == 0)
-        x = self.spatial_encoder(x, None if mask is None else mask[:, :, None, None, None])  # a padded frame: uniform
+        keep = None if paddings is None else (paddings == 0)[:, :, None]  # B T 1
+        x = self.spatial_encoder(x, *_padding(keep))  # all tokens of a padded frame are padding: uniform attention
         x = self.spatial_ln(x)
         spatial = x.reshape(b, -1, x.shape[-1])
 
         if visible is not None and visible.ndim == 3:
             x = x + time[None, :, None].astype(x.dtype)  # B T V D
-            x = self._by_place(x, place, mask)
+            x = self._by_place(x, place, None if keep is None else keep[..., 0])
         else:
             x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
-            x = self.temporal_encoder(x, None if mask is None else mask[:, None, None, None, :])
+            x = self.temporal_encoder(x, *_padding(None if keep is None else keep.swapaxes(1, 2)))
             x = x.swapaxes(1, 2).reshape(b, -1, x.shape[-1])  # B S D
         x = self.temporal_ln(x)
         return (x, spatial) if features else x
@@ -131,13 +136,15 @@ class VideoEncoder(nnx.Module):
         order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
         inverse = jnp.argsort(order, axis=-1)
         query = jnp.take_along_axis(flat, order, axis=-1)
-        key = query if keep is None else jnp.where(
-            jnp.take_along_axis(jnp.repeat(keep, v, axis=1), order, axis=-1), query, -1)  # a padded frame is no key
+        key = query
+        if keep is not None:  # a padded frame is no key
+            keep = jnp.take_along_axis(jnp.repeat(keep, v, axis=1), order, axis=-1)
+            key, keep = jnp.where(keep, query, -1), keep.reshape(b, v, t)
         key = jnp.pad(key.reshape(b, v, t), ((0, 0), (1, 1), (0, 0)), constant_values=-1)
         key = jnp.concatenate([key[:, :-2], key[:, 1:-1], key[:, 2:]], axis=-1)  # B V 3T
         mask = query.reshape(b, v, t)[..., None] == key[:, :, None]  # B V T 3T
         x = permute(x.reshape(b, t * v, d), order, inverse).reshape(b, v, t, d)
-        x = self.temporal_encoder(x, mask[:, :, None])
+        x = self.temporal_encoder(x, mask[:, :, None], keep)
         return permute(x.reshape(b, t * v, d), inverse, order)
 
 
@@ -151,11 +158,12 @@ def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
 class TextEncoder(nnx.Module):
     """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose output is the embedding."""
 
-    def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, mlp: int, remat: bool = False,
-                 rngs: nnx.Rngs):
+    def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, mlp: int, norm: str = "pre",
+                 remat: bool = False, rngs: nnx.Rngs):
         self.token_emb = Embedding(vocabulary, width, fan_in=width, rngs=rngs)
         self.cls_emb = nnx.Param(jax.random.normal(rngs.params(), (1, 1, width)) * width**-0.5)
-        self.unimodal_transformer = Stack(layers, width, heads, mlp, activation=jax.nn.relu, remat=remat, rngs=rngs)
+        self.unimodal_transformer = Stack(layers, width, heads, mlp, activation=jax.nn.relu, norm=norm, remat=remat,
+                                          rngs=rngs)
         self.unimodal_ln = LayerNorm(width)
 
     def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
@@ -169,6 +177,9 @@ class TextEncoder(nnx.Module):
         keep = jnp.concatenate([keep, jnp.ones((b, 1), bool)], axis=1)
         mask = jnp.tril(jnp.ones((l + 1, l + 1), bool)) & keep[:, None, None, :]  # B 1 L+1 L+1
         return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
+
+
+VISION = ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")  # of a conf/model file
 
 
 def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
@@ -191,22 +202,45 @@ class VideoText(nnx.Module):
     @classmethod
     def from_sizes(cls, sizes: Mapping, *, vocabulary: int, remat: bool = False, rngs: nnx.Rngs) -> "VideoText":
         """The model of a `conf/model` file, with a text table of `vocabulary` pieces."""
-        vision = {key: sizes[key] for key in ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers",
-                                              "heads", "mlp")}
-        text = dict(vocabulary=vocabulary, layers=sizes["text_layers"], mlp=4 * sizes["width"], remat=remat)
+        vision = {key: sizes[key] for key in VISION}
+        text = dict(vocabulary=vocabulary, layers=sizes["text_layers"], mlp=4 * sizes["width"],
+                    norm=sizes.get("text_norm", "pre"), remat=remat)
         return cls(vision=vision | {"remat": remat}, text=text, aux_layers=sizes["aux_layers"],
                    pooler_inner=sizes["pooler_inner"], rngs=rngs)
 
+    def attend(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A S D"]:
+        """The auxiliary layers, where the model has any."""
+        return self.auxiliary_encoder(tokens) if hasattr(self, "auxiliary_encoder") else tokens
+
     def pool(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A D"]:
         """Global embedding of a token sequence, not normalised."""
-        if hasattr(self, "auxiliary_encoder"):
-            tokens = self.auxiliary_encoder(tokens)
-        return self.contrastive_vision_pooler(tokens)
+        return self.contrastive_vision_pooler(self.attend(tokens))
 
     def encode_video(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B D"]:
-        """Unit-length video embeddings; keyword arguments as `VideoEncoder`."""
+        """Unit-length video embeddings; keyword arguments as `VideoEncoder`. Pooling ignores frame paddings, as released."""
         return normalise(self.pool(self.vision_encoder(video, **kwargs)))
+
+    def encode_frames(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B T D"]:
+        """Unit-length embeddings of single frames (the released `frame_embeddings`): the auxiliary layers see the whole
+        clip, the pooler one frame at a time. Keyword arguments as `VideoEncoder`.
+        """
+        tokens = self.attend(self.vision_encoder(video, **kwargs))
+        b, t = video.shape[:2]
+        return normalise(self.contrastive_vision_pooler(tokens.reshape(b, t, -1, tokens.shape[-1])))
 
     def encode_text(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Unit-length text embeddings."""
         return normalise(self.text_encoder(ids, keep))
+
+
+class VideoClassifier(nnx.Module):
+    """Video encoder, attention pooler of the model's width, linear layer; under the released names."""
+
+    def __init__(self, *, vision: dict, classes: int, rngs: nnx.Rngs):
+        self.encoder = VideoEncoder(**vision, rngs=rngs)
+        self.atten_pooler = AttentionPool(vision["width"], vision["heads"], rngs=rngs)
+        self.projection = Dense(vision["width"], classes, rngs=rngs)
+
+    def __call__(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B K"]:
+        """Logits; keyword arguments as `VideoEncoder`."""
+        return self.projection(self.atten_pooler(self.encoder(video, **kwargs)))

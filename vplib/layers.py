@@ -128,31 +128,52 @@ def gelu(x: Array) -> Array:
     return jax.nn.gelu(x, approximate=False)
 
 
+def add_norms(module: nnx.Module, width: int, norm: str) -> None:
+    """The LayerNorms of one residual branch: `pre` has one, before it; `primer_hybrid` (LvT-g's text) one after it, too."""
+    if norm == "primer_hybrid":
+        module.pre_layer_norm, module.post_layer_norm = LayerNorm(width), LayerNorm(width)
+    else:
+        module.layer_norm = LayerNorm(width)
+
+
+def branch(module: nnx.Module, transform: Callable, x: Float[Array, "*A N D"]) -> Float[Array, "*A N D"]:
+    """transform(x) between the norms that `module` has."""
+    if hasattr(module, "post_layer_norm"):
+        return module.post_layer_norm(transform(module.pre_layer_norm(x)))
+    return transform(module.layer_norm(x))
+
+
 class FeedForward(nnx.Module):
     """Pre-LN two-layer MLP with its residual."""
 
-    def __init__(self, width: int, hidden: int, activation: Callable, *, rngs: nnx.Rngs):
-        self.layer_norm = LayerNorm(width)
+    def __init__(self, width: int, hidden: int, activation: Callable, *, norm: str = "pre", rngs: nnx.Rngs):
+        add_norms(self, width, norm)
         self.ffn_layer1 = Dense(width, hidden, rngs=rngs)
         self.ffn_layer2 = Dense(hidden, width, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "*A N D"]) -> Float[Array, "*A N D"]:
-        return x + self.ffn_layer2(self.activation(self.ffn_layer1(self.layer_norm(x))))
+    def __call__(self, x: Float[Array, "*A N D"], keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+        """Tokens that are not kept (padding) pass through, as released."""
+        def mlp(x):
+            y = self.ffn_layer2(self.activation(self.ffn_layer1(x)))
+            return y if keep is None else jnp.where(keep[..., None], y, 0)
+
+        return x + branch(self, mlp, x)
 
 
 class Block(nnx.Module):
     """Pre-LN transformer block: attention and MLP, each with its residual."""
 
     def __init__(self, width: int, heads: int, hidden: int, *, activation: Callable = gelu,
-                 cap: float | None = LOGIT_CAP, rngs: nnx.Rngs):
-        self.layer_norm = LayerNorm(width)
+                 cap: float | None = LOGIT_CAP, norm: str = "pre", rngs: nnx.Rngs):
+        add_norms(self, width, norm)
         self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
-        self.ff_layer = FeedForward(width, hidden, activation, rngs=rngs)
+        self.ff_layer = FeedForward(width, hidden, activation, norm=norm, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
-                 ) -> Float[Array, "*A N D"]:
-        return self.ff_layer(x + self.self_attention(self.layer_norm(x), mask=mask))
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
+                 keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+        x = x + branch(self, lambda y: self.self_attention(y, mask=mask), x)
+        return self.ff_layer(x, keep)
 
 
 class Stack(nnx.Module):
@@ -167,10 +188,10 @@ class Stack(nnx.Module):
         self.x_layers = jax.vmap(lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block))(keys)
         self.remat = remat
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
-                 ) -> Float[Array, "*A N D"]:
+    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
+                 keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
         def step(x, block):
-            return block(x, mask), None
+            return block(x, mask, keep), None
 
         return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers)[0]
 
