@@ -266,9 +266,8 @@ def similarity_bars(
 def timeline(ax: Axes, times: Float[np.ndarray, " T"], similarity: Float[np.ndarray, "T Q"], texts: list[str]) -> None:
     """Similarity of every frame and every text over time (s); the text that is best on average is dark."""
     order = np.argsort(-similarity.mean(0), kind="stable")
-    styles = zip([BLUE, OURS, DARK, MID, LIGHT_BLUE], ["-", "--", "-.", ":", (0, (5, 1))])
-    styles = [*styles, *[(LIGHT, "-")] * max(0, len(texts) - 5)]
-    for (color, line), k in zip(styles, order):
+    styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (LIGHT_BLUE, (0, (5, 1)))] + [(LIGHT, "-")] * max(0, len(texts) - 5)
+    for (color, line), k in zip(styles[:len(texts)], order, strict=True):
         ax.plot(times, similarity[:, k], ls=line, color=color, marker="o", ms=2.5, label=textwrap.fill(texts[k], 44))
     ax.set(xlabel="time (s)", ylabel="cosine similarity\nof frame and text")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.7)
