@@ -105,3 +105,29 @@ def test_similarity_bars_mark_the_best_query():
     colours = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars]
     assert colours == [figures.LIGHT_BLUE, figures.BLUE, figures.LIGHT_BLUE]
     plt.close(fig)
+
+
+def test_token_colours_tell_unlike_tokens_apart_and_keep_their_places():
+    rng = np.random.default_rng(0)
+    tokens = 0.01 * rng.normal(size=(3, 16, 8)) + 5
+    tokens[1, 6] += 4 * np.eye(8)[2]  # one patch of the second frame
+    colours, share = figures.token_colours(tokens)
+    assert colours.shape == (3, 4, 4, 3) and colours.dtype == np.uint8 and 0.9 < share <= 1
+    assert (colours[..., 0] == 255).sum() == 1 and colours[1, 1, 2, 0] == 255
+    assert (figures.token_colours(tokens)[0] == colours).all()
+
+
+def test_the_timeline_has_a_line_for_every_text_best_first():
+    fig, ax = plt.subplots()
+    figures.timeline(ax, np.arange(4.0), np.tile([0.1, 0.5, -0.2, 0.0, 0.3, 0.2], (4, 1)), list("abcdef"))
+    assert [line.get_label() for line in ax.lines] == ["b", "e", "f", "a", "d", "c"]
+    assert ax.lines[0].get_color() == figures.BLUE and ax.lines[0].get_ydata().tolist() == [0.5] * 4
+    plt.close(fig)
+
+
+def test_confusion_is_in_per_cent_of_the_true_class():
+    fig, ax = plt.subplots()
+    share = figures.confusion(ax, np.array([[3, 1], [0, 0]]), ["is_red", "blue"])
+    assert share.tolist() == [[75, 25], [0, 0]] and [text.get_text() for text in ax.texts] == ["75", "25"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["is red", "blue"]
+    plt.close(fig)

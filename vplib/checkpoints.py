@@ -113,7 +113,7 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     released = RELEASED[names[str(name)]]
     path = _fetch(released, str(name))
     weights = read(path)
-    found, wanted = infer(weights, name=path), _sizes(released)
+    found, wanted = infer(weights, name=path), sizes(released)
     count = sum(value.size for value in weights.values())
     if found != wanted or count != released.parameters:
         differ = [f"{key} is {found.get(key)} instead of {wanted.get(key)}" for key in sorted({*found, *wanted})
@@ -141,13 +141,13 @@ def _fetch(released: Released, name: str) -> str:
                               "and give its path") from None
 
 
-def _sizes(released: Released) -> dict[str, int | str]:
-    """What `infer` must find in the released file."""
-    sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    wanted = {key: sizes[key] for key in VISION}
+def sizes(released: Released) -> dict[str, int | str]:
+    """The sizes of a released model: what `infer` must find in its file."""
+    chosen = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
+    wanted = {key: chosen[key] for key in VISION}
     if released.sizes.startswith("lvt"):
-        wanted |= {key: sizes[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
-        wanted |= {"text_mlp": 4 * sizes["width"], "text_norm": sizes.get("text_norm", "pre"), "vocabulary": VOCABULARY}
+        wanted |= {key: chosen[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
+        wanted |= {"text_mlp": 4 * chosen["width"], "text_norm": chosen.get("text_norm", "pre"), "vocabulary": VOCABULARY}
     return wanted
 
 
@@ -202,6 +202,13 @@ def build(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Video
     if stray:
         raise CheckpointError(f"{name} is of another model: {stray[0]} ({weights[stray[0]].dtype}) is not a float array "
                               "under params/; give a file in the released layout")
+    model = shapes(found)
+    assign(model, weights, name=name)
+    return model
+
+
+def shapes(found: dict[str, int | str]) -> VideoEncoder | VideoText | VideoClassifier:
+    """A model of these sizes (as `infer` and `sizes` give them) whose parameters are shapes: nothing is initialised."""
     vision = {key: found[key] for key in VISION}
 
     def make() -> nnx.Module:
@@ -214,9 +221,7 @@ def build(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Video
             return VideoClassifier(vision=vision, classes=found["classes"], rngs=nnx.Rngs(0))
         return VideoEncoder(**vision, rngs=nnx.Rngs(0))
 
-    model = nnx.eval_shape(make)  # shapes alone: nothing is initialised
-    assign(model, weights, name=name)
-    return model
+    return nnx.eval_shape(make)
 
 
 def assign(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:

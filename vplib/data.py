@@ -134,13 +134,21 @@ def parse_flags() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
+def watch(source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None) -> UInt8[np.ndarray, "T S S 3"]:
+    """A model's view of one video: frames at evenly spaced moments, the central square.
+
+    The shorter side is scaled down to `short` pixels before the crop; without `short` it is scaled to `size`, up or
+    down, so that the square is as large as can be. Raises VideoError for a video that cannot be used.
+    """
+    decoded = video.decode(source, name=name, size=short or size, enlarge=short is None)
+    return crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size)
+
+
 def once(folder: Path, *, frames: int, size: int, short: int, batch: int) -> Iterator[tuple[dict, list[str], list[dict]]]:
     """Every clip of an evaluation corpus in order: {video (B,T,S,S,3)}, texts, metas; central frames and crop."""
     shards = Shards(folder)
     for start in range(0, len(shards), batch):
         clips = [shards[i] for i in range(start, min(start + batch, len(shards)))]
-        videos = []
-        for i, clip in enumerate(clips):
-            decoded = video.decode(clip.video, name=f"{folder.name}[{start + i}]", size=short)
-            videos.append(crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size))
+        videos = [watch(clip.video, name=f"{folder.name}[{start + i}]", frames=frames, size=size, short=short)
+                  for i, clip in enumerate(clips)]
         yield {"video": np.stack(videos)}, [clip.text for clip in clips], [clip.meta for clip in clips]

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -261,3 +261,45 @@ def similarity_bars(
     bottom.set_xlabel("cosine similarity of clip and text")
     bottom.set_xlim(min(0.0, float(np.min(similarity)) * 1.1), max(0.05, float(np.max(similarity)) * 1.15))
     return fig
+
+
+def timeline(ax: Axes, times: Float[np.ndarray, " T"], similarity: Float[np.ndarray, "T Q"], texts: list[str]) -> None:
+    """Similarity of every frame and every text over time (s); the text that is best on average is dark."""
+    order = np.argsort(-similarity.mean(0), kind="stable")
+    styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (LIGHT_BLUE, (0, (5, 1)))] + [(LIGHT, "-")] * max(0, len(texts) - 5)
+    for (color, line), k in zip(styles[:len(texts)], order, strict=True):
+        ax.plot(times, similarity[:, k], ls=line, color=color, marker="o", ms=2.5, label=textwrap.fill(texts[k], 44))
+    ax.set(xlabel="time (s)", ylabel="cosine similarity\nof frame and text")
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.7)
+
+
+def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray, "T G G 3"], float]:
+    """Tokens as colours, one pixel a patch: their three largest principal components over all frames as red, green and
+    blue, each from its 2nd to its 98th percentile; and the share of the variance that the three have.
+
+    Tokens of similar content have similar colours; the colours themselves mean nothing.
+    """
+    frames, places, width = tokens.shape
+    x = tokens.reshape(-1, width).astype(np.float64)
+    x = x - x.mean(0)
+    _, spread, directions = np.linalg.svd(x, full_matrices=False)
+    directions = directions[:3] * np.sign(directions[:3, np.abs(directions[:3]).argmax(1)].diagonal())[:, None]
+    scores = x @ directions.T
+    low, high = np.percentile(scores, [2, 98], axis=0)
+    shown = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
+    grid = math.isqrt(places)
+    share = float((spread[:3] ** 2).sum() / max((spread**2).sum(), 1e-12))
+    return np.round(255 * shown).astype(np.uint8).reshape(frames, grid, grid, 3), share
+
+
+def confusion(ax: Axes, counts: Int[np.ndarray, "K K"], classes: list[str]) -> Float[np.ndarray, "K K"]:
+    """The matrix in % of each true class, which is returned; shares of 9.5% and more are written into their cells."""
+    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for i, j in np.argwhere(share >= 9.5):
+        ax.annotate(f"{share[i, j]:.0f}", (j, i), ha="center", va="center", size=5, color="white" if share[i, j] > 55 else DARK)
+    words = [name.replace("_", " ") for name in classes]
+    ax.set_xticks(range(len(words)), words, rotation=60, ha="right", size=5.5)
+    ax.set_yticks(range(len(words)), words, size=5.5)
+    ax.set_xlabel("predicted")
+    return share

@@ -48,6 +48,11 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def original(self, index: int) -> tuple[Path, dict]:
+        """A video file as it is, and its line of metadata."""
+        entry = self._entries[index]
+        return self.folder / entry["file_name"], dict(entry)
+
     def __getitem__(self, index: int) -> Clip:
         meta = dict(self._entries[index])
         video, facts = standardize(self.folder / meta["file_name"], name=meta["file_name"], max_side=self.max_side)
@@ -77,7 +82,8 @@ class WebDatasetSource:
     def __len__(self) -> int:
         return len(self._samples)
 
-    def __getitem__(self, index: int) -> Clip:
+    def original(self, index: int) -> tuple[bytes, dict]:
+        """A video file as it is, and its metadata with its caption, if any, as `text`. Raises VideoError if that is unreadable."""
         sample = self._samples[index]
         try:
             meta = dict(json.loads(sample.read(".json"))) if ".json" in sample.members else {}
@@ -85,10 +91,15 @@ class WebDatasetSource:
             text = sample.read(".txt").decode() if ".txt" in sample.members else text
         except (ValueError, TypeError) as error:
             raise VideoError(sample.name, f"has an unreadable .json or .txt ({error})", "leave it out") from error
+        return sample.read(sample.suffix), {**meta, "text": text, "file_name": sample.name}
+
+    def __getitem__(self, index: int) -> Clip:
+        original, meta = self.original(index)
+        name, text = meta["file_name"], meta.pop("text")
         if not isinstance(text, str) or not text.strip():
-            raise VideoError(sample.name, "has no caption", "add one to its .txt or leave it out")
-        video, facts = standardize(sample.read(sample.suffix), name=sample.name, max_side=self.max_side)
-        return Clip(video, text.strip(), {**meta, "file_name": sample.name, **facts})
+            raise VideoError(name, "has no caption", "add one to its .txt or leave it out")
+        video, facts = standardize(original, name=name, max_side=self.max_side)
+        return Clip(video, text.strip(), {**meta, **facts})
 
 
 def standardize(source: bytes | Path, *, name: str, max_side: int) -> tuple[bytes, dict]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from vplib import paths
 
 MAIN = ("10_prepare_corpus", "20_stage1", "11_corpus_statistics", "30_stage2", "40_classification_localization",
-        "41_retrieval_zero_shot")  # the stages of dvc.yaml that a scale consists of
+        "41_retrieval_zero_shot", "44_public_weights")  # the stages of dvc.yaml that a scale consists of
 COLUMNS = ["name", "scale", "value", "low", "high", "unit", "command"]
 
 

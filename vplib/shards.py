@@ -89,7 +89,7 @@ def write(
             if len(skipped) > max_skipped_fraction * total:  # hopeless: do not read the rest
                 break
     report = folder / "skipped.csv"
-    _write_report(report, skipped)
+    write_skipped(report, skipped)
     if len(skipped) == total or len(skipped) > max_skipped_fraction * total:
         raise ShardError(
             f"{source.name}: {len(skipped)} of the first {indices.stop} clips (of {total}) cannot be used and the "
@@ -137,6 +137,11 @@ class Shards:
             raise ShardError(damaged) from error
         if len(self) != self.manifest["records"]:  # ArrayRecord opens some damaged files as ones of 0 records
             raise ShardError(damaged)
+
+    def original(self, index: int) -> tuple[bytes, dict]:
+        """The stored video file and its metadata."""
+        clip = self[index]
+        return clip.video, {"file_name": f"{self.folder.name}[{index}]", **clip.meta}
 
     @property
     def images(self) -> bool:
@@ -282,7 +287,8 @@ def _write_json(path: Path, content: dict):
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _write_report(path: Path, skipped: list[dict]):
+def write_skipped(path: Path, skipped: list[dict]) -> None:
+    """The table of videos {file, reason} that were left out."""
     with _replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, ["file", "reason"], lineterminator="\n")
         table.writeheader()

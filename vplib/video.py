@@ -62,8 +62,11 @@ class Probe(NamedTuple):
     plain: bool
 
 
-def decode(source: bytes | Path, *, name: str, size: int | None = None, max_bytes: int = MEMORY) -> Video:
+def decode(source: bytes | Path, *, name: str, size: int | None = None, enlarge: bool = False,
+           max_bytes: int = MEMORY) -> Video:
     """All frames of a video or a picture, as RGB; those whose shorter side exceeds `size` pixels are scaled down to it.
+
+    With `enlarge`, smaller ones are scaled up to it, too.
 
     A video that would need more than `max_bytes` is thinned evenly while it is read: every second frame is dropped as
     often as needed. `times` stay right.
@@ -73,7 +76,7 @@ def decode(source: bytes | Path, *, name: str, size: int | None = None, max_byte
     """
     kept, times, step = [], [], 1
     with _opened(source, name) as (container, stream):
-        for index, (time, frame) in enumerate(_read(container, stream, name, size)):
+        for index, (time, frame) in enumerate(_read(container, stream, name, size, enlarge)):
             if index % step:
                 continue
             kept.append(frame)
@@ -205,7 +208,7 @@ def _opened(source: bytes | Path, name: str) -> Iterator[tuple[av.container.Inpu
         yield container, streams[0]
 
 
-def _read(container, stream, name: str, size: int | None) -> Iterator[tuple[float, RGB]]:
+def _read(container, stream, name: str, size: int | None, enlarge: bool = False) -> Iterator[tuple[float, RGB]]:
     """Frames with their times from the first frame, checked for damage."""
     rate = float(stream.average_rate or 25)
     shape = matrix = promised = None
@@ -216,7 +219,7 @@ def _read(container, stream, name: str, size: int | None) -> Iterator[tuple[floa
             if frame.is_corrupt:
                 raise VideoError(name, f"has damaged picture data in frame {index}", "replace the file or leave it out")
             if shape is None:
-                shape, matrix = _shape(frame, stream, size), _display_matrix(frame)
+                shape, matrix = _shape(frame, stream, size, enlarge), _display_matrix(frame)
                 first = frame.time or 0.0
                 promised = _promised_seconds(container, stream, first)
             # A bare elementary stream has no timestamps, and broken ones repeat: one frame period more, then.
@@ -246,10 +249,11 @@ def _promised_seconds(container, stream, start: float) -> float | None:
     return None
 
 
-def _shape(frame: av.VideoFrame, stream, size: int | None) -> tuple[int, int]:
-    """Height and width with square pixels, before rotation; shorter side at most `size`."""
+def _shape(frame: av.VideoFrame, stream, size: int | None, enlarge: bool = False) -> tuple[int, int]:
+    """Height and width with square pixels, before rotation; shorter side at most `size`, or just that with `enlarge`."""
     height, width = frame.height, max(1, round(frame.width * float(stream.sample_aspect_ratio or 1)))
-    scale = min(1.0, size / min(height, width)) if size else 1.0
+    scale = size / min(height, width) if size else 1.0
+    scale = scale if enlarge else min(1.0, scale)
     return round(height * scale), round(width * scale)
 
 
