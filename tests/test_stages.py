@@ -15,7 +15,7 @@ from vplib.losses import cosine_distance
 from vplib.masking import MASKS
 from vplib.stages import LocalDecoder, stage1_loss, stage2_loss
 
-PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False)
+PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False)
 loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "dtype"))
 
 

@@ -111,12 +111,24 @@ class Stage2(nnx.Module):
             self.global_decoder = GlobalDecoder(pool_heads=teacher_heads, **sizes, rngs=rngs)
 
 
+def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
+    """Each channel of each clip to mean 0 and deviation 1 over the clip's tokens: what all of them share is gone.
+
+    Source: targets of data2vec (arXiv:2202.03555). The paper's targets are the tokens as they are.
+    """
+    x = tokens.astype(jnp.float32)
+    x = x - x.mean(1, keepdims=True)
+    return (x / (x.std(1, keepdims=True) + 1e-3)).astype(tokens.dtype)
+
+
 def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ratio: float, shuffle: bool,
-                masked_only: bool, dtype=jnp.float32, key: Array):
+                masked_only: bool, normalise_targets: bool, dtype=jnp.float32, key: Array):
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
-    (`masked_only` restricts it to masked ones: an ablation). Which terms exist is fixed by the decoders of `stage`.
+    (`masked_only` restricts it to masked ones: an ablation). With `normalise_targets` it asks for what tells a clip's
+    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). Which terms exist
+    is fixed by the decoders of `stage`.
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
@@ -127,7 +139,8 @@ def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ra
     seen = stage.encoder(video, visible=visible)
     loss, numbers = jnp.zeros(()), {}
     if hasattr(stage, "local_decoder"):
-        distance = cosine_distance(stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), tokens)  # B S
+        local_target = instance_normalise(tokens) if normalise_targets else tokens
+        distance = cosine_distance(stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), local_target)  # B S
         hidden = 1 - jax.nn.one_hot(visible, n).sum(2).reshape(b, -1)  # B S
         masked = (distance * hidden).sum() / hidden.sum()
         local = masked if masked_only else distance.mean()
