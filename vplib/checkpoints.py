@@ -76,7 +76,7 @@ def save(model: nnx.Module, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
     path = Path(path)
     if not path.is_file():

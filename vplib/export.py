@@ -185,6 +185,7 @@ def export(name: str | Path, folder: str | Path) -> None:
     named = arrays(widen(weights, found["mlp"]))
     if "vocabulary" in found:
         named["text_model.embeddings.position_embedding"] = np.asarray(sinusoids(TEXT_LENGTH, found["width"]))
+        named["text_model.embeddings.position_ids"] = np.arange(TEXT_LENGTH)[None]
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
