@@ -1,10 +1,12 @@
 """Weights files: the released layout, exact, byte-stable, and a sentence for each file that does not fit."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 import toy
+import yaml
 from flax import nnx
 
 from vplib import checkpoints, paths
@@ -131,3 +133,138 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(CheckpointError, match=rf"{name} is not a readable weights file \(.*\): it may be cut short"):
             checkpoints.read(tmp_path / name)
+
+
+# --- a model by its name ----------------------------------------------------------------------------------------------
+
+MODELS = {
+    "encoder": toy.encoder,
+    "video_text": toy.video_text,
+    "auxiliary_and_hybrid": lambda seed: toy.video_text(seed, aux_layers=2, norm="primer_hybrid"),
+    "classifier": toy.classifier,
+}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_file_gives_its_model_back_bit_for_bit(kind, tmp_path):
+    model = MODELS[kind](0)
+    checkpoints.save(model, tmp_path / "weights.npz")
+    other = checkpoints.load(tmp_path / "weights.npz")
+    assert type(other) is type(model) and nnx.graphdef(other) == nnx.graphdef(model)
+    checkpoints.save(other, tmp_path / "again.npz")
+    assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "weights.npz").read_bytes()
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda w: without(w, "params/text_encoder/cls_emb"), r"w\.npz is of another model: it lacks text_encoder/cls_emb"),
+    (lambda w: without(w, "params/vision_encoder/temporal_pos_emb/emb_var"), r"w\.npz holds no VideoPrism model: it has no "
+     r"array params/vision_encoder/temporal_pos_emb/emb_var of 2 axes"),
+    (lambda w: {"words": np.zeros(3)}, r"w\.npz holds no VideoPrism model: it has no array params/patch_projection"),
+    (lambda w: w | {"params/extra": np.zeros(1)}, r"w\.npz is of another model: it has unknown extra"),
+    (lambda w: w | {"step": np.zeros(1)}, r"w\.npz is of another model: step \(float64\) is not a float array under params/"),
+    (lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 16), int)}, r"text_encoder/cls_emb \(int64\) is not a float"),
+    (lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 8))}, r"is of another size: text_encoder/cls_emb has shape"),
+    (lambda w: w | {"params/vision_encoder/spatial_pos_emb/emb_var": np.zeros((8, 16))}, r"tables of 8 places are not those"),
+], ids=["missing", "no_sizes", "other_file", "extra", "stray", "integers", "shape", "oblong"])  # fmt: skip
+def test_files_of_something_else_are_one_sentence(change, message, tmp_path):
+    np.savez(tmp_path / "w.npz", **change(checkpoints.flatten(toy.video_text())))
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.load(tmp_path / "w.npz")
+
+
+def test_pickled_files_are_refused(tmp_path):
+    np.savez(tmp_path / "w.npz", **{"params/x": np.array([{}], object)})
+    with pytest.raises(CheckpointError, match=r"w\.npz is not a readable weights file \(.*allow_pickle=False\)"):
+        checkpoints.load(tmp_path / "w.npz")
+
+
+REPOSITORY, FILE = "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """An empty cache of huggingface_hub, offline; `hub(content)` puts the released file into it."""
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path))
+    folder = tmp_path / "models--google--videoprism-base-f16r288"
+
+    def put(model) -> Path:
+        commit = "0" * 40
+        checkpoints.save(model, folder / "snapshots" / commit / FILE)
+        (folder / "refs").mkdir()
+        (folder / "refs" / "main").write_text(commit)
+        return folder / "snapshots" / commit / FILE
+
+    return put
+
+
+def released_as(monkeypatch, model, **changes) -> None:
+    """Let the released base model be of toy size."""
+    name = "videoprism_public_v1_base"
+    count = sum(value.size for value in checkpoints.flatten(model).values())
+    monkeypatch.setitem(checkpoints.RELEASED, name, checkpoints.RELEASED[name]._replace(parameters=count))
+    monkeypatch.setattr(checkpoints, "_sizes", lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes)
+
+
+@pytest.mark.parametrize("name", [REPOSITORY, "videoprism_public_v1_base"])
+def test_a_released_name_is_found_in_the_cache(name, hub, monkeypatch):
+    model = toy.encoder()
+    hub(model)
+    released_as(monkeypatch, model)
+    assert checkpoints.digest(checkpoints.flatten(checkpoints.load(name))) == checkpoints.digest(checkpoints.flatten(model))
+
+
+def test_a_cached_file_that_is_cut_short_or_another_is_one_sentence(hub, monkeypatch):
+    file = hub(toy.encoder())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match=rf"{FILE} is not a readable weights file \(.*\): it may be cut short; fetch or"):
+        checkpoints.load(REPOSITORY)
+    file.write_bytes(whole)
+    with pytest.raises(CheckpointError, match=rf"{FILE} is not {REPOSITORY} \(frames is 3 instead of 16\): delete this file"):
+        checkpoints.load(REPOSITORY)
+    released_as(monkeypatch, toy.video_text())
+    with pytest.raises(CheckpointError, match=rf"{FILE} is not {REPOSITORY} \(aux_layers is None instead of 0\): delete"):
+        checkpoints.load(REPOSITORY)
+    released_as(monkeypatch, toy.encoder(mlp=64), mlp=32)
+    with pytest.raises(CheckpointError, match=r"\([\d,]+ parameters instead of [\d,]+\): delete this file"):
+        checkpoints.load(REPOSITORY)
+
+
+def test_a_missing_file_is_one_sentence_offline_and_without_network(hub, monkeypatch):
+    with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} is not in the Hugging Face cache and HF_HUB_OFFLINE "
+                                              r"forbids fetching it: unset it once, or give the path of the file$"):
+        checkpoints.load(REPOSITORY)
+    import huggingface_hub
+
+    def unreachable(*_):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("An error happened.\nTraceback")
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} cannot be fetched \(An error happened\.\): check the "
+                                              r"network, or fetch it elsewhere and give its path$"):
+        checkpoints.load(REPOSITORY)
+
+
+def test_unknown_names_and_models_without_weights_are_one_sentence():
+    with pytest.raises(CheckpointError, match=r"^google/videoprism is neither a released model nor a file: give the path of "
+                                              r"an \.npz file, or one of google/videoprism-base-f16r288, "):
+        checkpoints.load("google/videoprism")
+    with pytest.raises(CheckpointError, match=r"^videoprism_v1_giant has no public weights: only its sizes are released "
+                                              r"\(conf/model/giant\.yaml\)$"):
+        checkpoints.load("videoprism_v1_giant")
+    with pytest.raises(CheckpointError, match=r"^no weights at none\.npz"):
+        checkpoints.load("none.npz")
+
+
+@pytest.mark.parametrize("name", checkpoints.RELEASED)
+def test_released_sizes_are_complete(name):
+    """What a released file must hold is what `infer` finds in a model of those sizes."""
+    released = checkpoints.RELEASED[name]
+    sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
+    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
+    flat = nnx.to_flat_state(nnx.state(model if "lvt" in name else model.vision_encoder, nnx.Param))
+    arrays = {"params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape) for path, value in flat}
+    assert checkpoints.infer(arrays) == checkpoints._sizes(released)

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 
 from vplib import shards, video
-from vplib.encoders import VideoEncoder, VideoText
+from vplib.encoders import VideoClassifier, VideoEncoder, VideoText
 from vplib.stages import Stage1, Stage2
 
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute: twice as fast
@@ -34,9 +34,13 @@ def encoder(seed: int = 0, **changes) -> VideoEncoder:
     return filled(lambda: VideoEncoder(**(VISION | changes), rngs=nnx.Rngs(0)), seed)
 
 
-def video_text(seed: int = 0, *, vocabulary: int = TEXT["vocabulary"]) -> VideoText:
-    text = TEXT | {"vocabulary": vocabulary}
-    return filled(lambda: VideoText(vision=VISION, text=text, aux_layers=0, pooler_inner=32, rngs=nnx.Rngs(0)), seed)
+def video_text(seed: int = 0, *, vocabulary: int = TEXT["vocabulary"], aux_layers: int = 0, norm: str = "pre") -> VideoText:
+    text = TEXT | {"vocabulary": vocabulary, "norm": norm}
+    return filled(lambda: VideoText(vision=VISION, text=text, aux_layers=aux_layers, pooler_inner=32, rngs=nnx.Rngs(0)), seed)
+
+
+def classifier(seed: int = 0) -> VideoClassifier:
+    return filled(lambda: VideoClassifier(vision=VISION, classes=5, rngs=nnx.Rngs(0)), seed)
 
 
 def stage1(seed: int = 0, **changes) -> Stage1:

@@ -76,7 +76,7 @@ def save(model: nnx.Module, path: Path) -> None:
     os.replace(temporary, path)
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
     path = Path(path)
     if not path.is_file():
@@ -124,12 +124,12 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
 
 def _fetch(released: Released, name: str) -> str:
     """The path of a released file in the cache of huggingface_hub, fetched if it is not there."""
-    import huggingface_hub  # here, since it takes a second and only this function needs it
-    from huggingface_hub.errors import EntryNotFoundError
-
     repository, file = released.repository, released.file
     if repository is None:
         raise CheckpointError(f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)")
+    import huggingface_hub  # here, since it takes a second and only this function needs it
+    from huggingface_hub.errors import EntryNotFoundError
+
     try:
         return huggingface_hub.hf_hub_download(repository, file)
     except (OSError, EntryNotFoundError) as error:

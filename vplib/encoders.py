@@ -95,7 +95,8 @@ class VideoEncoder(nnx.Module):
 
         `visible` (B, V): the same places in every frame (a tube), S = T*V. `visible` (B, T, V): V places of each
         frame, S = T*V; places that a frame lacks are simply absent from the temporal attention. `paddings` (B, T):
-        1 marks frames no other frame may attend to. `features` also returns the spatial stack's output.
+        1 marks frames no other frame may attend to. `features` also returns a dictionary, as released, of the spatial
+        stack's output: `spatial_features`, of the shape of the tokens.
 
         Raises ValueError for frames that do not divide into patches.
         """
@@ -122,7 +123,7 @@ class VideoEncoder(nnx.Module):
             x = self.temporal_encoder(x, *_padding(None if keep is None else keep.swapaxes(1, 2)))
             x = x.swapaxes(1, 2).reshape(b, -1, x.shape[-1])  # B S D
         x = self.temporal_ln(x)
-        return (x, spatial) if features else x
+        return (x, {"spatial_features": spatial}) if features else x
 
     def _by_place(self, x: Float[Array, "B T V D"], place: Int[Array, "B T V"], keep: Bool[Array, "B T"] | None
                   ) -> Float[Array, "B S D"]:
@@ -221,12 +222,18 @@ class VideoText(nnx.Module):
         return normalise(self.pool(self.vision_encoder(video, **kwargs)))
 
     def encode_frames(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B T D"]:
-        """Unit-length embeddings of single frames (the released `frame_embeddings`): the auxiliary layers see the whole
-        clip, the pooler one frame at a time. Keyword arguments as `VideoEncoder`.
+        """Unit-length embeddings of single frames; keyword arguments as `VideoEncoder`."""
+        return self.features(video, **kwargs)["frame_embeddings"]
+
+    def features(self, video: Float[Array, "B T H W 3"], **kwargs) -> dict[str, Array]:
+        """Intermediate features under the released names: `spatial_features` and `spatiotemporal_features` (B S D) of the
+        encoder, `frame_embeddings` (B T D): the auxiliary layers see the whole clip, the pooler one frame at a time.
         """
-        tokens = self.attend(self.vision_encoder(video, **kwargs))
+        tokens, features = self.vision_encoder(video, features=True, **kwargs)
         b, t = video.shape[:2]
-        return normalise(self.contrastive_vision_pooler(tokens.reshape(b, t, -1, tokens.shape[-1])))
+        frames = self.attend(tokens).reshape(b, t, -1, tokens.shape[-1])
+        return features | {"spatiotemporal_features": tokens,
+                           "frame_embeddings": normalise(self.contrastive_vision_pooler(frames))}
 
     def encode_text(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Unit-length text embeddings."""
@@ -243,4 +250,11 @@ class VideoClassifier(nnx.Module):
 
     def __call__(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B K"]:
         """Logits; keyword arguments as `VideoEncoder`."""
-        return self.projection(self.atten_pooler(self.encoder(video, **kwargs)))
+        return self.projection(self.features(video, **kwargs)["global_embeddings"])
+
+    def features(self, video: Float[Array, "B T H W 3"], **kwargs) -> dict[str, Array]:
+        """Intermediate features under the released names: `spatial_features` and `spatiotemporal_features` (B S D) of the
+        encoder, `global_embeddings` (B D) of the pooler.
+        """
+        tokens, features = self.encoder(video, features=True, **kwargs)
+        return features | {"spatiotemporal_features": tokens, "global_embeddings": self.atten_pooler(tokens)}
