@@ -1,6 +1,7 @@
 """Weights files: the released layout, exact, byte-stable, and a sentence for each file that does not fit."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -188,11 +189,12 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--google--videoprism-base-f16r288"
 
-    def put(model) -> None:
+    def put(model) -> Path:
         commit = "0" * 40
         checkpoints.save(model, folder / "snapshots" / commit / FILE)
         (folder / "refs").mkdir()
         (folder / "refs" / "main").write_text(commit)
+        return folder / "snapshots" / commit / FILE
 
     return put
 
@@ -213,8 +215,13 @@ def test_a_released_name_is_found_in_the_cache(name, hub, monkeypatch):
     assert checkpoints.digest(checkpoints.flatten(checkpoints.load(name))) == checkpoints.digest(checkpoints.flatten(model))
 
 
-def test_a_cached_file_of_another_size_or_model_is_one_sentence(hub, monkeypatch):
-    hub(toy.encoder())
+def test_a_cached_file_that_is_cut_short_or_another_is_one_sentence(hub, monkeypatch):
+    file = hub(toy.encoder())
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    with pytest.raises(CheckpointError, match=rf"{FILE} is not a readable weights file \(.*\): it may be cut short; fetch or"):
+        checkpoints.load(REPOSITORY)
+    file.write_bytes(whole)
     with pytest.raises(CheckpointError, match=rf"{FILE} is not {REPOSITORY} \(frames is 3 instead of 16\): delete this file"):
         checkpoints.load(REPOSITORY)
     released_as(monkeypatch, toy.video_text())
@@ -259,4 +266,5 @@ def test_released_sizes_are_complete(name):
     sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
     model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
     flat = nnx.to_flat_state(nnx.state(model if "lvt" in name else model.vision_encoder, nnx.Param))
-    assert checkpoints.infer({"params/" + "/".join(path): value for path, value in flat}) == checkpoints._sizes(released)
+    arrays = {"params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape) for path, value in flat}
+    assert checkpoints.infer(arrays) == checkpoints._sizes(released)

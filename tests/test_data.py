@@ -231,3 +231,37 @@ def test_texts_without_words_and_missing_vocabularies_are_one_sentence(tmp_path)
     assert not any(tmp_path.iterdir())
     with pytest.raises(FileNotFoundError, match=r"^no SentencePiece model at .*none: run 10_prepare_corpus, or give"):
         text.Tokenizer(tmp_path / "none", 12)
+
+
+# --- the released tokeniser -------------------------------------------------------------------------------------------
+
+
+def test_the_released_tokeniser_is_fetched_once_and_checked(tmp_path, monkeypatch):
+    text.train(toy.CAPTIONS, tmp_path / "toy.model", size=60)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(text, "RELEASED", (tmp_path / "toy.model").as_uri())
+    with pytest.raises(ValueError, match=r"c4_en\.model is not the vocabulary c4_en: it has \d+ pieces instead of 32,000; give"):
+        text.released_tokenizer()
+    monkeypatch.setattr(text, "RELEASED_SIZE", text.Tokenizer(tmp_path / "toy.model", 1).size)
+    (tmp_path / "toy.model").rename(tmp_path / "given.model")
+    for tokenizer in (text.released_tokenizer(), text.released_tokenizer(tmp_path / "given.model")):
+        ids, keep = tokenizer(["A red -- SQUARE", "word " * 99])
+        assert ids.shape == (2, 64) and not ids[~keep].any() and keep[1].all()
+
+
+def test_a_tokeniser_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(text, "RELEASED", (tmp_path / "none").as_uri())
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ValueError, match=r"^the tokeniser c4_en is not at .*c4_en\.model and cannot be fetched \(HF_HUB_OFFLINE "
+                                         r"forbids it\): give the path of the file file:"):  # fmt: skip
+        text.released_tokenizer()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    with pytest.raises(ValueError, match=r"^the tokeniser c4_en .* cannot be fetched \(.*No such file.*\): give the path"):
+        text.released_tokenizer()
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "words").write_text("not a model")
+    for name in ("words", "none"):
+        with pytest.raises(ValueError, match=rf"{name} is no SentencePiece model: give the path of the file "):
+            text.released_tokenizer(tmp_path / name)

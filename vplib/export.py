@@ -6,8 +6,9 @@
 
 WEIGHTS is what `checkpoints.load` takes. The PyTorch model gives our outputs (tested to 1e-4), its texts up to 64 tokens.
 Two things differ between the codes. `transformers` computes its text positions with other timescales (10,000^(-2i/D)
-instead of the released 10,000^(-i/(D/2-1))), so the folder stores ours, as that buffer is loaded, too. Its pooler is as
-wide as its MLP; a narrower one is filled with zeros, and its queries scaled so that attention stays the same.
+instead of the released 10,000^(-i/(D/2-1)), which moves the texts of toy models by 0.01, cosine 0.9997), so the folder
+stores ours, as that buffer is loaded, too. Its pooler is as wide as its MLP; a narrower one is filled with zeros, and its
+queries scaled so that attention stays the same.
 """
 
 import json
@@ -185,6 +186,7 @@ def export(name: str | Path, folder: str | Path) -> None:
     named = arrays(widen(weights, found["mlp"]))
     if "vocabulary" in found:
         named["text_model.embeddings.position_embedding"] = np.asarray(sinusoids(TEXT_LENGTH, found["width"]))
+        named["text_model.embeddings.position_ids"] = np.arange(TEXT_LENGTH)[None]
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:

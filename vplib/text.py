@@ -1,15 +1,22 @@
 """SentencePiece text: a vocabulary trained on the corpus, or the released 32k model by path."""
 
+import http.client
 import io
 import os
 import re
 import string
+import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int
+
+# The released video-text models' vocabulary, "c4_en". Source: google-deepmind/videoprism, models.py, which names the bucket
+# gs://t5-data; this is its public address.
+RELEASED = "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model"
+RELEASED_SIZE, RELEASED_LENGTH = 32_000, 64  # pieces; tokens of a text, without the class token
 
 PUNCTUATION = str.maketrans({c: " " for c in string.punctuation})
 
@@ -46,12 +53,50 @@ class Tokenizer:
         self.length = length
         self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
         self.size = self._pieces.vocab_size()
+        self._first = [self._pieces.bos_id()] if self._pieces.bos_id() >= 0 else []  # as released; c4_en and ours have none
 
     def __call__(self, texts: list[str]) -> tuple[Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         """Ids and keep mask (False at padding); longer texts are cut; no end token, as released."""
         ids = np.zeros((len(texts), self.length), np.int32)
         keep = np.zeros((len(texts), self.length), bool)
         for i, pieces in enumerate(self._pieces.encode([canonical(text) for text in texts])):
+            pieces = self._first + pieces
             n = min(len(pieces), self.length)
             ids[i, :n], keep[i, :n] = pieces[:n], True
         return ids, keep
+
+
+def released_tokenizer(path: str | Path | None = None) -> Tokenizer:
+    """The tokeniser of the released video-text models: c4_en, 64 tokens.
+
+    `path` is its file; without one it is fetched once, to $XDG_CACHE_HOME/vplib (~/.cache/vplib). Raises ValueError when
+    it is not there and cannot be fetched (HF_HUB_OFFLINE=1 forbids it, as for weights), or is another vocabulary.
+    """
+    if path is None:
+        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vplib" / "c4_en.model"
+        if not path.is_file():
+            _fetch(RELEASED, path)
+    try:
+        tokenizer = Tokenizer(Path(path), RELEASED_LENGTH)
+    except (RuntimeError, OSError):
+        raise ValueError(f"{path} is no SentencePiece model: give the path of the file {RELEASED}") from None
+    if tokenizer.size != RELEASED_SIZE:
+        raise ValueError(f"{path} is not the vocabulary c4_en: it has {tokenizer.size:,} pieces instead of "
+                         f"{RELEASED_SIZE:,}; give the path of the file {RELEASED}")
+    return tokenizer
+
+
+def _fetch(url: str, path: Path) -> None:
+    """Write what is at `url` to `path`, whole or not at all."""
+    try:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+            raise OSError("HF_HUB_OFFLINE forbids it")
+        with urllib.request.urlopen(url, timeout=30) as response:
+            content = response.read()
+    except (OSError, http.client.HTTPException) as error:  # the latter: cut short
+        raise ValueError(f"the tokeniser c4_en is not at {path} and cannot be fetched ({error}): give the path of the file "
+                         f"{url}") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}")
+    temporary.write_bytes(content)
+    os.replace(temporary, path)
