@@ -191,7 +191,7 @@ def test_one_hot_rows_are_rows_with_the_gradient_of_rows():
 def test_primer_hybrid_blocks_have_a_norm_before_and_after_each_part():
     block = toy.filled(lambda: Block(16, 2, 32, norm="primer_hybrid", rngs=nnx.Rngs(0)))
     assert {name.split("/")[-2] for name in toy.leaves(block) if name.endswith("scale")} == {"pre_layer_norm", "post_layer_norm"}
-    x = toy.pixels(0, 1).reshape(3, 9, 16)
+    x = toy.pixels(0, 1).reshape(9, 9, 16)
     y = x + block.post_layer_norm(block.self_attention(block.pre_layer_norm(x)))
     part = block.ff_layer
     z = part.ffn_layer2(gelu(part.ffn_layer1(part.pre_layer_norm(y))))
