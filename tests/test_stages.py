@@ -16,7 +16,7 @@ from vplib.masking import MASKS
 from vplib.stages import LocalDecoder, stage1_loss, stage2_loss
 
 PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False)
-loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "dtype"))
+loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "normalise_targets", "dtype"))
 
 
 class FixedTeacher(VideoText):
@@ -129,6 +129,16 @@ def test_each_ablation_removes_exactly_its_term():
     _, its_numbers = jax.device_get(run(stage, **PAPER | {"shuffle": False}))
     assert its_numbers["global"] == pytest.approx(numbers["global"], abs=1e-6)
     assert its_numbers["local"] != pytest.approx(numbers["local"], abs=1e-4)
+
+
+def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
+    stage, batch, teacher, key = toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2), jax.random.key(0)
+    shared = FixedTeacher(2)
+    shared.tokens[...] = 3 * teacher.tokens[...] + jnp.arange(32.0).reshape(2, 1, 16)  # the same for all tokens of a clip
+    for normalise_targets in (True, False):
+        options = PAPER | {"normalise_targets": normalise_targets}
+        one, other = (jax.device_get(loss2(stage, batch, t, **options, key=key))[1]["local"] for t in (teacher, shared))
+        assert (abs(one - other) < 2e-3) == normalise_targets
 
 
 def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_over_masked_ones():
