@@ -1,0 +1,242 @@
+"""Speed of the released base size: the encoder's forward pass, and a step of stage 2.
+
+    python benchmarks/encoder.py                     prints
+    python benchmarks/encoder.py --parts forward     only the forward pass; `step`: only training
+    python benchmarks/encoder.py --record            also writes reports/tables/encoder.csv and encoder.json
+
+forward: one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
+         (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
+step:    loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
+         pass on the same clips. The share of operations of both says what ratio arithmetic allows.
+
+What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
+all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
+The forward part takes minutes on 2 CPU cores, the step several more and 12 GB.
+"""
+
+import argparse
+import csv
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+os.environ.setdefault("NPROC", "2")  # as in every run, before jax starts
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from omegaconf import DictConfig
+
+from vplib import config, paths
+from vplib.encoders import VideoEncoder, VideoText
+from vplib.masking import MASKS, visible_count
+from vplib.stages import Stage2, pixels, stage2_loss
+
+COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
+BACKEND = jax.default_backend()
+DTYPE = jnp.float32 if BACKEND == "cpu" else jnp.bfloat16
+CLIPS = 1 if BACKEND == "cpu" else 16
+VIDEO_SIZES = ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")
+
+
+def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
+    """Multiplications and additions of a stack's matrix products, forward, when each token sees `keys` tokens."""
+    return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
+
+
+def encoder_operations(sizes: dict, places: int, *, groups: int = 1) -> float:
+    """Of one clip with `places` tokens a frame; temporal attention over `groups` times the frames."""
+    tokens, width, hidden = sizes["frames"] * places, sizes["width"], sizes["mlp"]
+    return (2 * tokens * 3 * sizes["patch"] ** 2 * width
+            + stack_operations(sizes["spatial_layers"], tokens, places, width, hidden)
+            + stack_operations(sizes["temporal_layers"], tokens, groups * sizes["frames"], width, hidden))
+
+
+def step_operations(sizes: dict, decoder: dict, ratio: float) -> float:
+    """Of stage 2's step on one clip: teacher forward; student on visible tokens and decoders forward and backward (thrice)."""
+    places = (sizes["size"] // sizes["patch"]) ** 2
+    seen = visible_count(places, ratio)
+    student = encoder_operations(sizes, seen, groups=3)
+    for tokens in (sizes["frames"] * places, sizes["frames"] * seen):  # local, global
+        student += stack_operations(decoder["layers"], tokens, tokens, decoder["width"], decoder["mlp"])
+        student += 2 * decoder["width"] * sizes["width"] * (sizes["frames"] * seen + tokens)  # projector, output
+    return encoder_operations(sizes, places) + 3 * student
+
+
+def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
+    """Seconds of `repeats` calls of each, taking turns; the first calls, which compile and warm up, do not count."""
+    times = {name: [] for name in runs}
+    for repeat in range(repeats + 1):
+        for name, run in runs.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times[name].append(time.perf_counter() - start)
+            print(f"  {'warm-up' if not repeat else repeat}: {name} {times[name][-1]:.2f} s", flush=True)
+    return {name: np.array(values[1:]) for name, values in times.items()}
+
+
+def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "") -> dict:
+    """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note` why."""
+    values = {"value": "not measured", "low": None, "high": None}
+    if ratios is not None:
+        values = {"value": float(np.median(ratios)), "low": float(ratios.min()), "high": float(ratios.max())}
+    return {"name": name, **values, "unit": unit, "bar": bar, "note": note}
+
+
+def torch_forward(sizes: dict) -> Callable[[], object] | str:
+    """The forward pass in PyTorch, on the accelerator if JAX has one; or why there is none."""
+    missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed"
+    import torch
+    from transformers import VideoPrismVisionConfig, VideoPrismVisionModel
+
+    if BACKEND != "cpu" and not torch.cuda.is_available():
+        return f"PyTorch finds no GPU, JAX runs on {BACKEND}"
+    torch.set_num_threads(int(os.environ["NPROC"]))
+    device = "cpu" if BACKEND == "cpu" else "cuda"
+    model = VideoPrismVisionModel(VideoPrismVisionConfig(
+        image_size=sizes["size"], num_frames=sizes["frames"], tubelet_size=[1, sizes["patch"], sizes["patch"]],
+        hidden_size=sizes["width"], num_attention_heads=sizes["heads"], intermediate_size=sizes["mlp"],
+        num_spatial_layers=sizes["spatial_layers"], num_temporal_layers=sizes["temporal_layers"]))
+    model = model.eval().to(device, torch.float32 if BACKEND == "cpu" else torch.bfloat16)
+    video = torch.rand(CLIPS, sizes["frames"], 3, sizes["size"], sizes["size"], dtype=model.dtype, device=device)
+
+    def run():
+        with torch.inference_mode():
+            tokens = model(video).last_hidden_state
+        if device == "cuda":
+            torch.cuda.synchronize()
+        assert tokens.shape == (CLIPS, sizes["frames"] * (sizes["size"] // sizes["patch"]) ** 2, sizes["width"])
+
+    return run
+
+
+def forward(sizes: dict, repeats: int) -> tuple[list[dict], dict]:
+    encoder = VideoEncoder(**sizes, rngs=nnx.Rngs(0))
+    video = jax.random.uniform(jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE)
+    encode = jax.jit(lambda encoder, video: encoder(video))
+    side = 2048 if BACKEND == "cpu" else 8192
+    matrix = jax.random.normal(jax.random.key(0), (side, side), DTYPE)
+    operations = CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
+    products = max(round(operations / (4 * 2 * side**3)), 1)  # a quarter of the operations
+    multiply = jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, x: x @ matrix / side, matrix))
+    runs = {"ours": lambda: encode(encoder, video), "matmul": lambda: multiply(matrix)}
+    pytorch = torch_forward(sizes)
+    if callable(pytorch):
+        runs["pytorch"] = pytorch
+    times = turns(runs, repeats)
+    limit = times["matmul"] * (operations / (products * 2 * side**3))
+    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
+    speedup = times["pytorch"] / times["ours"] if callable(pytorch) else None
+    rows = [
+        row("forward_over_matmul_limit", times["ours"] / limit, "times the time of as many operations in large matrix "
+            "products", "<= 1.25", f"{where}; {operations / 1e12:.2f} TFLOP"),
+        row("forward_speedup_over_pytorch", speedup, "times faster", ">= 1.6", where if callable(pytorch) else pytorch),
+    ]  # fmt: skip
+    if BACKEND == "cpu":
+        rows.append(row("forward_bfloat16_accelerator", None, "", "", "no accelerator in this machine"))
+    return rows, {name: values.tolist() for name, values in times.items()}
+
+
+def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
+    """The teacher has its text encoder cut to one layer: this step does not use it."""
+    student = VideoEncoder(**sizes, remat=cfg.hardware.remat, rngs=nnx.Rngs(0))
+    text = dict(vocabulary=8, layers=1, mlp=sizes["width"])
+    teacher = VideoText(vision=sizes, text=text, aux_layers=0, pooler_inner=cfg.model.pooler_inner, rngs=nnx.Rngs(1))
+    stage = Stage2(student, teacher_width=sizes["width"], teacher_heads=sizes["heads"], decoder=dict(cfg.model.decoder),
+                   local_loss=True, global_loss=True, rngs=nnx.Rngs(2))  # fmt: skip
+    shape = (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3)
+    video = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    chosen = cfg.stage2
+    places = (sizes["size"] // sizes["patch"]) ** 2
+    seen = visible_count(places, chosen.mask_ratio)
+    visible = MASKS[chosen.mask](jax.random.key(1), CLIPS, sizes["frames"], sizes["size"] // sizes["patch"], seen)
+
+    def power(encoder, video, **given):  # any scalar of the tokens will do
+        return jnp.square(encoder(pixels(video, DTYPE), **given)).mean(dtype=jnp.float32)
+
+    def loss(stage, video, teacher, key):
+        return stage2_loss(stage, {"video": video}, teacher, mask=chosen.mask, ratio=chosen.mask_ratio,
+                           shuffle=chosen.shuffle_tokens, masked_only=chosen.masked_only,
+                           normalise_targets=chosen.normalise_targets, dtype=DTYPE, key=key)[0]  # fmt: skip
+
+    dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
+        power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
+    times = turns({
+        "dense": lambda: dense(student, video),
+        "visible": lambda: masked(student, video, visible),
+        "step": lambda: whole(stage, video, teacher, jax.random.key(2)),
+    }, repeats)  # fmt: skip
+    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}; share of operations "
+    operations = 3 * encoder_operations(sizes, places)
+    unit = "of the student's dense forward and backward pass"
+    return [
+        row("stage2_step_over_dense_student", times["step"] / times["dense"], unit, "<= 0.75",
+            f"{where}{step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / operations:.2f}"),
+        row("stage2_visible_student_over_dense", times["visible"] / times["dense"], unit, "",
+            f"{where}{3 * encoder_operations(sizes, seen, groups=3) / operations:.2f}"),
+    ], {name: values.tolist() for name, values in times.items()}  # fmt: skip
+
+
+def machine() -> dict:
+    """What the times depend on."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    packages = [name for name in ("jax", "jaxlib", "flax", "torch", "transformers") if importlib.util.find_spec(name)]
+    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "threads": int(os.environ["NPROC"]),
+            "devices": [device.device_kind for device in jax.devices()], "system": platform.system(),
+            "python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def write(rows: list[dict], times: dict) -> None:
+    """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in encoder.json."""
+    table = paths.REPORTS / "tables" / "encoder.csv"
+    old = json.loads(table.with_suffix(".json").read_text()) if table.with_suffix(".json").exists() else []
+    about = machine()
+    entries = {entry["name"]: entry for entry in old} | {
+        entry["name"]: entry | {"machine": about, "seconds": times} for entry in rows}
+    ordered = [entries[name] for name in sorted(entries)]
+    text = json.dumps(ordered, indent=1) + "\n"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    for path in (table.with_suffix(".json"), table):
+        part = path.with_suffix(".tmp")
+        with part.open("w", newline="") as file:
+            if path == table:
+                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in entry.items()} for entry in ordered)
+            else:
+                file.write(text)
+        os.replace(part, path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--parts", nargs="+", choices=["forward", "step"], default=["forward", "step"])
+    parser.add_argument("--repeats", type=int, default=3, help="measurements of each, after one that does not count")
+    parser.add_argument("--model", default="base", help="a word of conf/model")
+    parser.add_argument("--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json")
+    options = parser.parse_args()
+    cfg = config.load("30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}")
+    sizes = {name: cfg.model[name] for name in VIDEO_SIZES}
+    print(json.dumps(machine()))
+    for part in options.parts:
+        rows, times = forward(sizes, options.repeats) if part == "forward" else step(cfg, sizes, options.repeats)
+        for entry in rows:
+            numbers = f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] else entry["value"]
+            print(f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})")
+        if options.record:
+            write(rows, times)
+
+
+if __name__ == "__main__":
+    main()
