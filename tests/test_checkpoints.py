@@ -8,6 +8,8 @@ import pytest
 import toy
 import yaml
 from flax import nnx
+from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from vplib import checkpoints, paths
 from vplib.checkpoints import CheckpointError
@@ -184,9 +186,8 @@ REPOSITORY, FILE = "google/videoprism-base-f16r288", "flax_base_f16r288_repeated
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """An empty cache of huggingface_hub, offline; `hub(content)` puts the released file into it."""
-    huggingface_hub = pytest.importorskip("huggingface_hub")
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(huggingface_hub.file_download.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     folder = tmp_path / "models--google--videoprism-base-f16r288"
 
     def put(model) -> Path:
@@ -204,7 +205,7 @@ def released_as(monkeypatch, model, **changes) -> None:
     name = "videoprism_public_v1_base"
     count = sum(value.size for value in checkpoints.flatten(model).values())
     monkeypatch.setitem(checkpoints.RELEASED, name, checkpoints.RELEASED[name]._replace(parameters=count))
-    monkeypatch.setattr(checkpoints, "_sizes", lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes)
+    monkeypatch.setattr(checkpoints, "sizes", lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes)
 
 
 @pytest.mark.parametrize("name", [REPOSITORY, "videoprism_public_v1_base"])
@@ -236,13 +237,12 @@ def test_a_missing_file_is_one_sentence_offline_and_without_network(hub, monkeyp
     with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} is not in the Hugging Face cache and HF_HUB_OFFLINE "
                                               r"forbids fetching it: unset it once, or give the path of the file$"):
         checkpoints.load(REPOSITORY)
-    import huggingface_hub
 
     def unreachable(*_):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("An error happened.\nTraceback")
+        raise LocalEntryNotFoundError("An error happened.\nTraceback")
 
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} cannot be fetched \(An error happened\.\): check the "
                                               r"network, or fetch it elsewhere and give its path$"):
         checkpoints.load(REPOSITORY)
@@ -267,4 +267,4 @@ def test_released_sizes_are_complete(name):
     model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
     flat = nnx.to_flat_state(nnx.state(model if "lvt" in name else model.vision_encoder, nnx.Param))
     arrays = {"params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape) for path, value in flat}
-    assert checkpoints.infer(arrays) == checkpoints._sizes(released)
+    assert checkpoints.infer(arrays) == checkpoints.sizes(released)

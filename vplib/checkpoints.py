@@ -127,13 +127,13 @@ def _fetch(released: Released, name: str) -> str:
     repository, file = released.repository, released.file
     if repository is None:
         raise CheckpointError(f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)")
-    import huggingface_hub  # here, since it takes a second and only this function needs it
+    from huggingface_hub import constants, hf_hub_download  # here: takes a second, and only this function needs it
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return huggingface_hub.hf_hub_download(repository, file)
+        return hf_hub_download(repository, file)
     except (OSError, EntryNotFoundError) as error:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             raise CheckpointError(f"{file} of {repository} is not in the Hugging Face cache and HF_HUB_OFFLINE forbids "
                                   "fetching it: unset it once, or give the path of the file") from None
         why = str(error).strip().partition("\n")[0]
