@@ -7,7 +7,7 @@
 forward: one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
          (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
 step:    loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
-         pass on the same clips. The share of operations of both says what ratio arithmetic allows.
+         pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
@@ -171,20 +171,25 @@ def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
 
     dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
         power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
+    encode = jax.jit(lambda encoder, video: encoder(pixels(video, DTYPE)))
     times = turns({
         "dense": lambda: dense(student, video),
         "visible": lambda: masked(student, video, visible),
+        "teacher": lambda: encode(teacher.vision_encoder, video),
         "step": lambda: whole(stage, video, teacher, jax.random.key(2)),
     }, repeats)  # fmt: skip
-    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}; share of operations "
-    operations = 3 * encoder_operations(sizes, places)
+    dense_share = 3 * encoder_operations(sizes, places)  # operations; a backward pass has twice those of a forward pass
+    seen_share = 3 * encoder_operations(sizes, seen, groups=3) / dense_share
+    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / dense_share
+    results = (
+        ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
+        ("stage2_without_decoders_over_dense_student", times["teacher"] + times["visible"], 1 / 3 + seen_share, ""),
+        ("stage2_visible_student_over_dense_student", times["visible"], seen_share, ""),
+    )  # fmt: skip
+    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     unit = "of the student's dense forward and backward pass"
-    return [
-        row("stage2_step_over_dense_student", times["step"] / times["dense"], unit, "<= 0.75",
-            f"{where}{step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / operations:.2f}"),
-        row("stage2_visible_student_over_dense", times["visible"] / times["dense"], unit, "",
-            f"{where}{3 * encoder_operations(sizes, seen, groups=3) / operations:.2f}"),
-    ], {name: values.tolist() for name, values in times.items()}  # fmt: skip
+    return [row(name, seconds / times["dense"], unit, bar, f"{where}; operations {share:.2f}")
+            for name, seconds, share, bar in results], {name: values.tolist() for name, values in times.items()}  # fmt: skip
 
 
 def machine() -> dict:
