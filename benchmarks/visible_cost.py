@@ -5,8 +5,7 @@
 
 Both passes are measured in one process, taking turns, so that whatever else the machine does meets both alike. Sizes
 are those of `model=tiny`; the second line has as many tokens as the released base model (16 frames of 256) at tiny's
-width, where attention weighs more than in any real model: the temporal stack then runs over all visible tokens of a
-clip at once, each seeing those of its own place, and that costs a part of the saving. Minutes on 2 CPU cores.
+width, where attention weighs more than in any real model. Minutes on 2 CPU cores.
 """
 
 import argparse
