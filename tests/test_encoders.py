@@ -12,6 +12,7 @@ from vplib import checkpoints, layers, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
 from vplib.layers import AttentionPool, Block, Stack, attend, gelu, one_hot_rows
 from vplib.masking import random_visible
+from vplib.stages import Stage2
 
 GOLDEN = paths.ROOT / "tests" / "golden"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
@@ -163,6 +164,60 @@ def test_attention_caps_logits_before_it_masks():
     expected = weights / weights.sum(-1, keepdims=True) @ v
     assert toy.close(attend(q, k, v, cap=10.0, mask=mask[None]), expected)
     assert not toy.close(attend(q, k, v, mask=mask[None]), expected, 1e-2)
+
+
+def attention_and_gradients(*qkv, **options):
+    """Values of attention and the gradients of its arguments."""
+    return jax.jit(jax.value_and_grad(lambda qkv: jnp.sin(attend(*qkv, cap=10.0, **options)).sum()))(qkv)
+
+
+def heads(*tokens: int) -> list[jax.Array]:
+    """Random queries, keys and values of 2 x 3 sequences with two heads of size 32."""
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=(2, 3, 2, n, 32)), jnp.float32) for n in tokens]
+
+
+def test_queries_may_be_taken_in_pieces(monkeypatch):
+    """What keeps the logits of long sequences out of memory changes neither attention nor its gradients."""
+    qkv = heads(12, 8, 8)
+    whole = attention_and_gradients(*qkv)
+    monkeypatch.setattr(layers, "LOGITS", 4 * 2 * 8 * 5)  # logits of five queries, and 12 divide into pieces of four
+    assert "f32[2,3,2,4,8]" in str(jax.make_jaxpr(attend)(*qkv)) and "f32[2,3,2,12,8]" not in str(jax.make_jaxpr(attend)(*qkv))
+    for mine, known in zip(jax.tree.leaves(attention_and_gradients(*qkv)), jax.tree.leaves(whole), strict=True):
+        assert toy.close(mine, known)
+
+
+@pytest.mark.parametrize("kernel", layers.KERNELS)
+def test_kernels_equal_plain_attention(kernel):
+    if kernel == "tokamax":
+        pytest.importorskip("tokamax", reason="needs the extra [kernels]")
+    qkv = heads(128, 128, 128)
+    assert "pallas_call" in str(jax.make_jaxpr(lambda: attend(*qkv, kernel=kernel))()) or kernel == "tokamax"
+    pairs = zip(jax.tree.leaves(attention_and_gradients(*qkv, kernel=kernel)), jax.tree.leaves(attention_and_gradients(*qkv)), strict=True)
+    for mine, known in pairs:
+        assert toy.close(mine, known, 1e-4)
+
+
+def test_kernels_leave_masked_and_odd_sequences_to_plain_attention():
+    for qkv, mask in ((heads(128, 128, 128), jnp.ones((1, 128, 128), bool)), (heads(90, 90, 90), None), (heads(1, 128, 128), None)):
+        jaxpr = str(jax.make_jaxpr(lambda qkv=qkv, mask=mask: attend(*qkv, mask=mask, kernel="splash"))())
+        assert "pallas_call" not in jaxpr
+
+
+def test_an_unknown_kernel_is_one_sentence():
+    with pytest.raises(ValueError, match="hardware.attention=flash is unknown: one of plain, splash, tokamax"):
+        attend(*heads(4, 4, 4), kernel="flash")
+
+
+def test_a_kernel_reaches_every_unmasked_layer(monkeypatch):
+    called = []
+    monkeypatch.setitem(layers.KERNELS, "splash", lambda q, k, v, cap: called.append(cap) or v)
+    encoder = VideoEncoder(**toy.VISION | dict(patch=1, size=16, frames=128), kernel="splash", rngs=nnx.Rngs(0))
+    stage = Stage2(encoder, teacher_width=16, teacher_heads=2, decoder=toy.DECODER, local_loss=True, global_loss=False, rngs=nnx.Rngs(0))
+    jax.eval_shape(encoder, jnp.zeros((1, 128, 16, 16, 3)))
+    assert called == [layers.LOGIT_CAP] * 2  # the spatial and the temporal stack
+    jax.eval_shape(stage.local_decoder.stack, jnp.zeros((1, 128, 16)))
+    assert called[2:] == [None]
 
 
 def test_attention_pool_equals_plain_attention_with_queries_keys_and_values():

@@ -7,7 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vplib.masking import MASKS, permute, random_visible, raster_orders, shuffle_orders, visible_count
+from vplib.masking import (
+    MASKS,
+    partly_shuffled_orders,
+    permute,
+    random_visible,
+    raster_orders,
+    shuffle_orders,
+    visible_count,
+)
 
 BATCH, FRAMES = 16, 5
 
@@ -95,6 +103,25 @@ def test_unshuffling_a_shuffle_is_the_identity():
 
 def test_shuffles_send_every_token_everywhere_equally_often():
     order, _ = shuffle_orders(jax.random.key(0), 5000, 4)
+    share = np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    assert abs(share - 0.25).max() < 0.025  # four standard deviations
+
+
+def test_a_partial_shuffle_exchanges_its_share_and_leaves_the_rest_in_place():
+    visible = MASKS["bevt"](jax.random.key(0), 200, 4, 4, 6)
+    raster, _ = raster_orders(visible, 64)
+    for share in (0.0, 0.3, 1.0):
+        order, inverse = partly_shuffled_orders(jax.random.key(1), visible, 64, jnp.float32(share))
+        assert (jnp.sort(order) == jnp.arange(64)).all()  # nothing is lost or doubled
+        assert (jnp.take_along_axis(order, inverse, axis=1) == jnp.arange(64)).all()
+        moved = np.asarray(order != raster).mean()
+        assert abs(moved - share * (1 - 1 / 64)) < 0.03 and (share or moved == 0)  # of those that move, one stays by chance
+    assert (order[:100] != order[100:]).any(1).all()  # clips are shuffled independently
+
+
+def test_a_whole_partial_shuffle_sends_every_token_everywhere_equally_often():
+    visible = jnp.zeros((5000, 2, 1), int)  # on 2 places a frame
+    order, _ = partly_shuffled_orders(jax.random.key(0), visible, 4, jnp.float32(1))
     share = np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
     assert abs(share - 0.25).max() < 0.025  # four standard deviations
 

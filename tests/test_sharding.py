@@ -15,6 +15,7 @@ import toy
 from jax.sharding import PartitionSpec as P
 
 from vplib import checkpoints, paths, sharding, train
+from vplib.layers import attend
 from vplib.stages import stage1_loss
 
 STEPS, CLIPS = 3, 8
@@ -27,9 +28,9 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
     batches = toy.Batches(lambda step: {name: value[mine] for name, value in toy.batch(step, CLIPS).items()})
     traced = []
 
-    def loss(stage, batch, *, key):
+    def loss(stage, batch, *, key, step):
         traced.append(1)
-        return stage1_loss(stage, batch, drop=0.5, key=key)
+        return stage1_loss(stage, batch, drop=0.5, key=key, step=step)
 
     trained = train.fit(toy.stage1(vocabulary=4096), loss, batches, steps=STEPS, tx=optax.sgd(0.1, momentum=0.9), seed=0,
                         out=out, mesh=mesh, every=1, checkpoint_every=STEPS)  # fmt: skip
@@ -40,6 +41,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
     checkpoints.save(trained, out / "weights.npz")
     if mesh.size == 8:
         check_rule(mesh)
+        check_kernel(mesh)
 
 
 def check_rule(mesh) -> None:
@@ -47,6 +49,18 @@ def check_rule(mesh) -> None:
     shapes = {(256, 512): P(None, "data"), (512, 128): P("data"), (513, 128): P(None, "data"), (513, 129): P(), (8, 8): P()}
     given = {shape: jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes}
     assert {shape: place.spec for shape, place in sharding.fsdp(mesh, given).items()} == shapes
+
+
+def check_kernel(mesh) -> None:
+    """An attention kernel runs on each device's own clips, inside `jit` as in training."""
+    qkv = [np.random.default_rng(i).normal(size=(8, 2, 128, 32)).astype(np.float32) for i in range(3)]
+    split = list(sharding.to_mesh(mesh, dict(zip("qkv", qkv, strict=True))).values())
+    with jax.set_mesh(mesh):
+        compiled = jax.jit(lambda *x: attend(*x, cap=50.0, kernel="splash")).lower(*split).compile()
+    assert "all-gather" not in compiled.as_text()
+    mine = compiled(*split)
+    assert mine.sharding.spec == P("data")
+    np.testing.assert_allclose(mine, attend(*map(jax.numpy.asarray, qkv), cap=50.0), atol=1e-4)
 
 
 def start(out: Path, devices: int = 1, *arguments: int) -> subprocess.Popen:

@@ -34,7 +34,7 @@ class Line(nnx.Module):
         self.layer = Dense(inputs, 1, rngs=nnx.Rngs(0))
 
 
-def squared_error(model, batch, *, key):
+def squared_error(model, batch, *, key, step):
     guess = model.layer(batch["x"])[:, 0]
     error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape)
     return jnp.square(error).mean(), {"largest": jnp.abs(error).max()}
@@ -92,8 +92,8 @@ def test_rows_are_means_over_their_steps(finished, tmp_path):
 
 
 def test_every_step_and_seed_has_a_key_of_its_own(tmp_path):
-    def loss(model, batch, *, key):
-        return squared_error(model, batch, key=key)[0], {"drawn": jax.random.uniform(key)}
+    def loss(model, batch, *, key, step):
+        return squared_error(model, batch, key=key, step=step)[0], {"drawn": jax.random.uniform(key)}
 
     drawn = set()
     for seed in range(2):
@@ -161,7 +161,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(
 
 
 def test_a_gradient_that_is_not_finite_is_found_although_the_loss_is(tmp_path):
-    def loss(model, batch, *, key):
+    def loss(model, batch, *, key, step):
         return jnp.sqrt(jnp.square(model.layer.linear.bias[...]).sum()), {}  # no slope at zero
 
     with pytest.raises(train.TrainingError, match=r"not finite at step 0 "):
@@ -239,7 +239,7 @@ class Pair(nnx.Module):
         self.token_emb = Embedding(vocabulary, 16, fan_in=16, rngs=nnx.Rngs(1))
 
 
-def pair_loss(pair, batch, *, key):
+def pair_loss(pair, batch, *, key, step):
     seen = batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))  # random in every step
     words = one_hot_rows(pair.token_emb.emb_var[...], batch["ids"]) * batch["keep"][..., None]
     return contrastive(normalise(pair.video(seen)), normalise(words.sum(1)), jnp.float32(10.0)), {}

@@ -53,11 +53,11 @@ class VideoEncoder(nnx.Module):
     """ViViT-style factorised encoder: spatial stack in each frame, LayerNorm, temporal stack at each place, LayerNorm.
 
     All T x N tokens are kept, time-major. `size` is the training resolution in pixels, `frames` the length of the
-    temporal table; other resolutions and frame counts interpolate the tables bilinearly.
+    temporal table; other resolutions and frame counts interpolate the tables bilinearly. `kernel` is that of `layers.attend`.
     """
 
     def __init__(self, *, patch: int, size: int, frames: int, width: int, spatial_layers: int, temporal_layers: int,
-                 heads: int, mlp: int, remat: bool = False, rngs: nnx.Rngs):
+                 heads: int, mlp: int, remat: bool = False, kernel: str = "plain", rngs: nnx.Rngs):
         grid = size // patch
         self.patch_projection = Dense(patch * patch * 3, width, rngs=rngs)
         # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes [0, 1], whose common
@@ -66,12 +66,12 @@ class VideoEncoder(nnx.Module):
         linear.kernel[...] *= 4
         linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
         self.spatial_pos_emb = Embedding(grid * grid, width, fan_in=grid * grid, rngs=rngs)
-        self.spatial_encoder = Transformer(spatial_layers, width, heads, mlp, remat=remat, rngs=rngs)
+        self.spatial_encoder = Transformer(spatial_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs)
         self.spatial_ln = LayerNorm(width)
         self.temporal_pos_emb = Embedding(frames, width, fan_in=frames, rngs=rngs)
-        self.temporal_encoder = Transformer(temporal_layers, width, heads, mlp, remat=remat, rngs=rngs)
+        self.temporal_encoder = Transformer(temporal_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs)
         self.temporal_ln = LayerNorm(width)
-        self.patch, self.grid = patch, grid
+        self.patch, self.grid, self.kernel = patch, grid, kernel
 
     def positions(self, frames: int, rows: int, columns: int, *, crop: bool = False
                   ) -> tuple[Float[Array, "N D"], Float[Array, "T D"]]:
@@ -196,17 +196,18 @@ class VideoText(nnx.Module):
         width, heads, mlp = vision["width"], vision["heads"], vision["mlp"]
         self.vision_encoder = VideoEncoder(**vision, rngs=rngs)
         if aux_layers:
-            self.auxiliary_encoder = Transformer(aux_layers, width, heads, mlp, rngs=rngs)
+            self.auxiliary_encoder = Transformer(aux_layers, width, heads, mlp, kernel=vision.get("kernel", "plain"), rngs=rngs)
         self.contrastive_vision_pooler = AttentionPool(width, heads, inner=pooler_inner, rngs=rngs)
         self.text_encoder = TextEncoder(width=width, heads=heads, **text, rngs=rngs)
 
     @classmethod
-    def from_sizes(cls, sizes: Mapping, *, vocabulary: int, remat: bool = False, rngs: nnx.Rngs) -> "VideoText":
+    def from_sizes(cls, sizes: Mapping, *, vocabulary: int, remat: bool = False, kernel: str = "plain",
+                   rngs: nnx.Rngs) -> "VideoText":
         """The model of a `conf/model` file, with a text table of `vocabulary` pieces."""
         vision = {key: sizes[key] for key in VISION}
         text = dict(vocabulary=vocabulary, layers=sizes["text_layers"], mlp=4 * sizes["width"],
                     norm=sizes.get("text_norm", "pre"), remat=remat)
-        return cls(vision=vision | {"remat": remat}, text=text, aux_layers=sizes["aux_layers"],
+        return cls(vision=vision | {"remat": remat, "kernel": kernel}, text=text, aux_layers=sizes["aux_layers"],
                    pooler_inner=sizes["pooler_inner"], rngs=rngs)
 
     def attend(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A S D"]:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
 CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
+LOGITS = 2**24  # bytes of attention logits that one sequence may hold at a time
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
@@ -54,17 +55,79 @@ def attend(
     *,
     cap: float | None = None,
     mask: Bool[Array, "*#A #K #Q #M"] | None = None,
+    kernel: str = "plain",
 ) -> Float[Array, "*A K Q H"]:
     """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before the mask.
 
     `q` arrives scaled. Heads come before tokens: on CPU this layout was twice as fast as tokens-first einsums.
+    `kernel` names one of KERNELS, which never holds all logits; it serves unmasked self-attention among a multiple of
+    128 tokens, and the rest stays plain. Plain attention whose logits outgrow LOGITS takes its queries in pieces and
+    recomputes them in the backward pass: a 4096-token decoder layer would keep 0.5 GB of logits a clip.
+
+    Raises ValueError for an unknown kernel.
     """
+    if kernel != "plain" and kernel not in KERNELS:
+        raise ValueError(f"hardware.attention={kernel} is unknown: one of plain, {', '.join(KERNELS)}")
+    *_, heads, queries, _ = q.shape
+    if mask is None and kernel != "plain" and q.shape == k.shape and queries % 128 == 0:
+        return KERNELS[kernel](q, k, v, cap)
+    logits = 4 * heads * queries * k.shape[-2]  # bytes a sequence
+    if mask is not None or logits <= LOGITS:
+        return _plain(q, k, v, cap, mask)
+    count = next(n for n in range(1, queries + 1) if queries % n == 0 and (logits <= n * LOGITS or n == queries))
+    pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], count, queries // count, q.shape[-1]), -3, 0)
+    piece = jax.checkpoint(lambda q: _plain(q, k, v, cap, None))
+    return jnp.moveaxis(jax.lax.map(piece, pieces), 0, -3).reshape(*q.shape[:-1], v.shape[-1])
+
+
+def _plain(q, k, v, cap, mask):
+    """All logits at once. Dividing by the softmax's sum after the product with `v` spares a pass over the weights."""
     logits = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
     if cap is not None:
         logits = cap * jnp.tanh(logits / cap)
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    return jnp.matmul(jax.nn.softmax(logits).astype(v.dtype), v)
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    mean = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    return (mean / weights.sum(-1, keepdims=True)).astype(v.dtype)
+
+
+def _splash(q, k, v, cap):
+    """JAX's Pallas kernel for TPU; elsewhere interpreted, which only tests want."""
+    from jax.experimental.pallas.ops.tpu import splash_attention as splash
+
+    *batch, heads, tokens, _ = q.shape
+    mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * heads)
+    kernel = splash.make_splash_mha_single_device(mask, attn_logits_soft_cap=cap,
+                                                  interpret=jax.default_backend() != "tpu")
+    flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
+    return jax.vmap(kernel)(*flat).astype(v.dtype).reshape(*batch, heads, tokens, v.shape[-1])
+
+
+def _tokamax(q, k, v, cap):
+    """The kernels of tokamax (extra `kernels`): Triton or Mosaic on GPU, else XLA in pieces. Raises ImportError without it."""
+    try:
+        import tokamax
+    except ImportError as e:
+        raise ImportError("hardware.attention=tokamax needs the package: pip install 'vplib[kernels]', or choose "
+                          "hardware.attention=plain") from e
+    flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]  # tokens before heads
+    return jnp.swapaxes(tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap), 1, 2).reshape(q.shape)
+
+
+def _on_each_device(kernel: Callable) -> Callable:
+    """`kernel` on each device's part of the batch: XLA cannot split a kernel by itself."""
+    def call(q, k, v, cap):
+        mesh = jax.sharding.get_abstract_mesh()
+        if mesh.empty or mesh.size == 1 or q.shape[0] % mesh.size:
+            return kernel(q, k, v, cap)
+        split = jax.sharding.PartitionSpec("data")
+        return jax.shard_map(lambda *x: kernel(*x, cap), in_specs=(split,) * 3, out_specs=split, check_vma=False)(q, k, v)
+
+    return call
+
+
+KERNELS = {"splash": _on_each_device(_splash), "tokamax": _on_each_device(_tokamax)}  # values of hardware.attention, beside plain
 
 
 class Heads(nnx.Module):
@@ -94,7 +157,7 @@ class Attention(nnx.Module):
     """
 
     def __init__(self, width: int, heads: int, *, inner: int | None = None, scale: bool = False,
-                 cap: float | None = None, rngs: nnx.Rngs):
+                 cap: float | None = None, kernel: str = "plain", rngs: nnx.Rngs):
         size = (inner or width) // heads
         self.query = Heads(width, heads, size, rngs=rngs)
         self.key = Heads(width, heads, size, rngs=rngs)
@@ -102,7 +165,7 @@ class Attention(nnx.Module):
         self.post = Heads(width, heads, size, out=True, rngs=rngs)
         if scale:
             self.per_dim_scale = PerDimScale(size)
-        self.cap = cap
+        self.cap, self.kernel = cap, kernel
 
     def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
                  ) -> Float[Array, "*A N D"]:
@@ -119,15 +182,15 @@ class Attention(nnx.Module):
         q, k, v = (jnp.swapaxes(y[..., i, :, :], -2, -3) for i in range(3))  # each A K N H
         if mask is not None and mask.shape[-1] == 3 * x.shape[-2]:
             k, v = (jnp.concatenate([jnp.roll(z, 1, axis=-4), z, jnp.roll(z, -1, axis=-4)], axis=-2) for z in (k, v))
-        y = attend(q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask)
+        y = attend(q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask, kernel=self.kernel)
         y = jnp.swapaxes(y, -2, -3).reshape(*x.shape[:-1], heads * size)
         w = self.post.w[...].reshape(width, heads * size).T
         return y @ w.astype(y.dtype) + self.post.b[...].astype(y.dtype)
 
 
 def gelu(x: Array) -> Array:
-    """Exact (erf) GELU, of the vision stacks."""
-    return jax.nn.gelu(x, approximate=False)
+    """Exact GELU, of the vision stacks. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:
@@ -167,9 +230,9 @@ class Block(nnx.Module):
     """Pre-LN transformer block: attention and MLP, each with its residual."""
 
     def __init__(self, width: int, heads: int, hidden: int, *, activation: Callable = gelu,
-                 cap: float | None = LOGIT_CAP, norm: str = "pre", rngs: nnx.Rngs):
+                 cap: float | None = LOGIT_CAP, norm: str = "pre", kernel: str = "plain", rngs: nnx.Rngs):
         add_norms(self, width, norm)
-        self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
+        self.self_attention = Attention(width, heads, cap=cap, kernel=kernel, rngs=rngs)
         self.ff_layer = FeedForward(width, hidden, activation, norm=norm, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,

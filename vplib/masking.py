@@ -99,3 +99,20 @@ def raster_orders(visible: Int[Array, "B T V"], tokens: int) -> tuple[Int[Array,
     inverse = jnp.argsort(1 - seen, axis=-1, stable=True)  # visible in raster order, then masked
     # `place` is increasing by construction of the masks, so the v-th visible token is the v-th seen place.
     return inverse.argsort(axis=-1), inverse
+
+
+def partly_shuffled_orders(key: Array, visible: Int[Array, "B T V"], tokens: int, share: Float[Array, ""]
+                           ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
+    """Raster order in which about a `share` of the slots have exchanged their tokens at random, and its inverse.
+
+    A share of 0 is `raster_orders`; 1 is a uniform permutation, as `shuffle_orders`.
+    """
+    raster, _ = raster_orders(visible, tokens)
+    k_moves, k_where = jax.random.split(key)
+    moves = jax.random.uniform(k_moves, raster.shape) < share
+    slots = jnp.argsort(~moves, axis=-1, stable=True)  # those that move, then those that stay, in raster order
+    rank = jnp.where(moves, jax.random.uniform(k_where, raster.shape), 1 + jnp.arange(tokens))
+    source = jnp.argsort(rank, axis=-1)  # those that move, at random, then those that stay, in raster order
+    exchange = jnp.take_along_axis(source, jnp.argsort(slots, axis=-1), axis=-1)
+    order = jnp.take_along_axis(raster, exchange, axis=-1)
+    return order, order.argsort(axis=-1)

@@ -7,12 +7,20 @@ Source: VideoPrism (arXiv:2402.13217) section 2.3, Algorithm 1 and Table 11. Wha
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
 from vplib.encoders import Transformer, VideoEncoder, VideoText
 from vplib.layers import AttentionPool, Dense, lecun
 from vplib.losses import contrastive, cosine_distance
-from vplib.masking import MASKS, permute, random_visible, raster_orders, shuffle_orders, visible_count
+from vplib.masking import (
+    MASKS,
+    partly_shuffled_orders,
+    permute,
+    random_visible,
+    raster_orders,
+    shuffle_orders,
+    visible_count,
+)
 
 
 def pixels(video: UInt8[Array, "B T H W 3"], dtype=jnp.float32) -> Float[Array, "B T H W 3"]:
@@ -28,12 +36,13 @@ class Stage1(nnx.Module):
         self.log_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))  # not a bare float: weakly typed, `fit` would compile thrice
 
 
-def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, chunk: int = 0, key: Array):
+def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, chunk: int = 0, key: Array,
+                step: Int[Array, ""] | int = 0):
     """InfoNCE of one batch {video uint8 (B,T,H,W,3), ids (B,L), keep (B,L)}, and numbers to log.
 
     A share `drop` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
     are videos of one frame: their time table is cropped rather than interpolated, and they keep all their places (our
-    choice: no other frame could show what is dropped).
+    choice: no other frame could show what is dropped). Nothing depends on `step`, which `fit` gives every loss.
     """
     video = batch["video"]
     encoder = stage.model.vision_encoder
@@ -56,27 +65,31 @@ class LocalDecoder(nnx.Module):
     """
 
     def __init__(self, *, encoder: int, teacher: int, frames: int, tokens: int, width: int, layers: int, heads: int,
-                 mlp: int, rngs: nnx.Rngs):
+                 mlp: int, kernel: str = "plain", rngs: nnx.Rngs):
         self.mask_token = nnx.Param(lecun(rngs.params(), (encoder,), encoder))
         self.spatial_pos_emb = nnx.Param(lecun(rngs.params(), (tokens, encoder), tokens))
         self.temporal_pos_emb = nnx.Param(lecun(rngs.params(), (frames, encoder), frames))
         self.projector = Dense(encoder, width, rngs=rngs)
-        self.stack = Transformer(layers, width, heads, mlp, cap=None, rngs=rngs)
+        self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
         self.output = Dense(width, teacher, rngs=rngs)
 
-    def __call__(self, seen: Float[Array, "B V D"], visible: Array, *, shuffle: bool, key: Array
-                 ) -> Float[Array, "B S E"]:
+    def __call__(self, seen: Float[Array, "B V D"], visible: Array, *, shuffle: bool | Float[Array, ""],
+                 key: Array) -> Float[Array, "B S E"]:
         """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order, decode.
 
         Positions mark output slots, not where a token came from: the decoder must place visible tokens by content.
-        Without `shuffle` tokens return to their own places first, as in an ordinary masked autoencoder.
+        Without `shuffle` tokens return to their own places first, as in an ordinary masked autoencoder; a number in
+        [0, 1] is the share of slots that are shuffled, and the rest is in place.
         """
         b, v, d = seen.shape
         frames, tokens = self.temporal_pos_emb.shape[0], self.spatial_pos_emb.shape[0]
         s = frames * tokens
         fill = jnp.broadcast_to(self.mask_token[...].astype(seen.dtype), (b, s - v, d))
         x = jnp.concatenate([seen, fill], axis=1)  # B S D
-        order, inverse = shuffle_orders(key, b, s) if shuffle else raster_orders(visible, s)
+        if isinstance(shuffle, bool):
+            order, inverse = shuffle_orders(key, b, s) if shuffle else raster_orders(visible, s)
+        else:
+            order, inverse = partly_shuffled_orders(key, visible, s, shuffle)
         x = permute(x, order, inverse)
         positions = self.temporal_pos_emb[...][:, None] + self.spatial_pos_emb[...]  # T N D
         x = x + positions.reshape(s, d).astype(x.dtype)
@@ -87,9 +100,9 @@ class GlobalDecoder(nnx.Module):
     """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no positions."""
 
     def __init__(self, *, encoder: int, teacher: int, width: int, layers: int, heads: int, mlp: int, pool_heads: int,
-                 rngs: nnx.Rngs):
+                 kernel: str = "plain", rngs: nnx.Rngs):
         self.projector = Dense(encoder, width, rngs=rngs)
-        self.stack = Transformer(layers, width, heads, mlp, cap=None, rngs=rngs)
+        self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
         self.output = Dense(width, teacher, rngs=rngs)
         self.pool = AttentionPool(teacher, pool_heads, rngs=rngs)
 
@@ -104,7 +117,7 @@ class Stage2(nnx.Module):
                  local_loss: bool, global_loss: bool, rngs: nnx.Rngs):
         self.encoder = encoder
         width, frames = encoder.temporal_ln.scale.shape[0], encoder.temporal_pos_emb.emb_var.shape[0]
-        sizes = dict(encoder=width, teacher=teacher_width, **decoder)
+        sizes = dict(encoder=width, teacher=teacher_width, kernel=encoder.kernel, **decoder)
         if local_loss:
             self.local_decoder = LocalDecoder(frames=frames, tokens=encoder.grid**2, **sizes, rngs=rngs)
         if global_loss:
@@ -122,13 +135,15 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
 
 
 def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ratio: float, shuffle: bool,
-                masked_only: bool, normalise_targets: bool, dtype=jnp.float32, key: Array):
+                masked_only: bool, normalise_targets: bool, shuffle_warmup: int = 0, dtype=jnp.float32, key: Array,
+                step: Int[Array, ""] | int = 0):
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
     (`masked_only` restricts it to masked ones: an ablation). With `normalise_targets` it asks for what tells a clip's
-    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). Which terms exist
-    is fixed by the decoders of `stage`.
+    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). The share of tokens
+    that `shuffle` moves grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that starts with the whole
+    jigsaw never solves it (our choice, 0 in the paper). Which terms exist is fixed by the decoders of `stage`.
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
@@ -140,6 +155,8 @@ def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ra
     loss, numbers = jnp.zeros(()), {}
     if hasattr(stage, "local_decoder"):
         local_target = instance_normalise(tokens) if normalise_targets else tokens
+        if shuffle and shuffle_warmup:
+            shuffle = jnp.minimum(step / shuffle_warmup, 1.0)
         distance = cosine_distance(stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), local_target)  # B S
         hidden = 1 - jax.nn.one_hot(visible, n).sum(2).reshape(b, -1)  # B S
         masked = (distance * hidden).sum() / hidden.sum()

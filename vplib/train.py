@@ -99,7 +99,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
         checkpoint_every: int = 500, title: str = "training") -> nnx.Module:
     """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
 
-    `loss_fn(model, batch[, frozen], key=)` returns (loss, numbers to log). `batches` yields dicts of this process's
+    `loss_fn(model, batch[, frozen], key=, step=)` returns (loss, numbers to log). `batches` yields dicts of this process's
     arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
     checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
     nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
@@ -125,7 +125,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
         def loss(params):
             model = nnx.merge(graph, params, rest)
             extra = () if frozen_graph is None else (nnx.merge(frozen_graph, frozen_state),)
-            return loss_fn(model, batch, *extra, key=jax.random.fold_in(jax.random.key(seed), step))
+            return loss_fn(model, batch, *extra, key=jax.random.fold_in(jax.random.key(seed), step), step=step)
 
         (value, numbers), grads = jax.value_and_grad(loss, has_aux=True)(params)
         norm = optax.global_norm(grads)
@@ -161,7 +161,8 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
                 batch = sharding.to_mesh(mesh, next(batches))
                 if not pending or pending[-1]["loss"].is_ready():  # else the device was still at work: nothing was lost
                     waited += time.perf_counter() - before
-                params, opt_state, numbers = update(params, opt_state, frozen_state, batch, step)
+                with jax.set_mesh(mesh):  # for attention kernels, which XLA cannot split by itself
+                    params, opt_state, numbers = update(params, opt_state, frozen_state, batch, step)
                 pending.append(numbers)
                 if len(pending) >= 2:  # wait for the step before this one: keeps one step in flight, no more
                     jax.block_until_ready(pending[-2])
