@@ -109,7 +109,7 @@ def _tokamax(q, k, v, cap):
     try:
         import tokamax
     except ImportError as e:
-        raise ImportError("hardware.attention=tokamax needs the package: pip install 'vplib[kernels]', or choose "
+        raise ImportError("hardware.attention=tokamax needs the package: pip install -e '.[kernels]', or choose "
                           "hardware.attention=plain") from e
     flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]  # tokens before heads
     return jnp.swapaxes(tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap), 1, 2).reshape(q.shape)
