@@ -36,7 +36,7 @@ from flax import nnx
 from omegaconf import DictConfig
 
 from vplib import config, paths
-from vplib.encoders import VideoEncoder, VideoText
+from vplib.encoders import VISION, VideoEncoder, VideoText
 from vplib.masking import MASKS, visible_count
 from vplib.stages import Stage2, pixels, stage2_loss
 
@@ -44,7 +44,6 @@ COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
 BACKEND = jax.default_backend()
 DTYPE = jnp.float32 if BACKEND == "cpu" else jnp.bfloat16
 CLIPS = 1 if BACKEND == "cpu" else 16
-VIDEO_SIZES = ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")
 
 
 def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
@@ -167,7 +166,7 @@ def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
     def loss(stage, video, teacher, key):
         return stage2_loss(stage, {"video": video}, teacher, mask=chosen.mask, ratio=chosen.mask_ratio,
                            shuffle=chosen.shuffle_tokens, masked_only=chosen.masked_only,
-                           normalise_targets=chosen.normalise_targets, dtype=DTYPE, key=key)[0]  # fmt: skip
+                           normalise_targets=chosen.normalise_targets, dtype=DTYPE, key=key, step=0)[0]  # fmt: skip
 
     dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
         power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
@@ -232,7 +231,7 @@ def main() -> None:
     parser.add_argument("--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json")
     options = parser.parse_args()
     cfg = config.load("30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}")
-    sizes = {name: cfg.model[name] for name in VIDEO_SIZES}
+    sizes = {name: cfg.model[name] for name in VISION}
     print(json.dumps(machine()))
     for part in options.parts:
         rows, times = forward(sizes, options.repeats) if part == "forward" else step(cfg, sizes, options.repeats)

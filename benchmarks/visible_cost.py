@@ -23,10 +23,8 @@ import numpy as np
 from flax import nnx
 
 from vplib import config, report
-from vplib.encoders import VideoEncoder
+from vplib.encoders import VISION, VideoEncoder
 from vplib.masking import MASKS, visible_count
-
-SIZES = ("size", "patch", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")
 
 
 def seconds(run, *inputs) -> float:
@@ -64,7 +62,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="measurements of each pass")
     options = parser.parse_args()
     cfg = config.load("30_stage2", "scale=smoke model=tiny tag=visible_cost")
-    tiny = {name: cfg.model[name] for name in SIZES}
+    tiny = {name: cfg.model[name] for name in VISION}
     cases = {
         "visible_cost_ratio": (tiny, 32),
         "visible_cost_ratio_base_tokens": (tiny | {"frames": 16, "size": 16 * tiny["patch"]}, 1),

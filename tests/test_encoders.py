@@ -166,9 +166,10 @@ def test_attention_caps_logits_before_it_masks():
     assert not toy.close(attend(q, k, v, mask=mask[None]), expected, 1e-2)
 
 
-def attention_and_gradients(*qkv, **options):
-    """Values of attention and the gradients of its arguments."""
-    return jax.jit(jax.value_and_grad(lambda qkv: jnp.sin(attend(*qkv, cap=10.0, **options)).sum()))(qkv)
+def attention_and_gradients(*qkv, cap=10.0, **options):
+    """The mean of attention's sine, and the gradients of its arguments, scaled to about one."""
+    loss = jax.value_and_grad(lambda qkv: jnp.sin(attend(*qkv, cap=cap, **options).astype(jnp.float32)).sum() / 64)
+    return jax.jit(loss)(qkv)
 
 
 def heads(*tokens: int) -> list[jax.Array]:
@@ -187,15 +188,17 @@ def test_queries_may_be_taken_in_pieces(monkeypatch):
         assert toy.close(mine, known)
 
 
+@pytest.mark.parametrize(("cap", "dtype", "error"), [(10.0, jnp.float32, 1e-4), (None, jnp.float32, 1e-4), (10.0, jnp.bfloat16, 0.1)])
 @pytest.mark.parametrize("kernel", layers.KERNELS)
-def test_kernels_equal_plain_attention(kernel):
+def test_kernels_equal_plain_attention(kernel, cap, dtype, error):
     if kernel == "tokamax":
         pytest.importorskip("tokamax", reason="needs the extra [kernels]")
-    qkv = heads(128, 128, 128)
+    qkv = [x.astype(dtype) for x in heads(128, 128, 128)]
     assert "pallas_call" in str(jax.make_jaxpr(lambda: attend(*qkv, kernel=kernel))()) or kernel == "tokamax"
-    pairs = zip(jax.tree.leaves(attention_and_gradients(*qkv, kernel=kernel)), jax.tree.leaves(attention_and_gradients(*qkv)), strict=True)
-    for mine, known in pairs:
-        assert toy.close(mine, known, 1e-4)
+    assert attend(*qkv, cap=cap, kernel=kernel).dtype == dtype
+    results = (jax.tree.leaves(attention_and_gradients(*qkv, cap=cap, kernel=name)) for name in (kernel, "plain"))
+    for mine, known in zip(*results, strict=True):
+        assert toy.close(mine.astype(jnp.float32), known.astype(jnp.float32), error)
 
 
 def test_kernels_leave_masked_and_odd_sequences_to_plain_attention():
@@ -218,6 +221,13 @@ def test_a_kernel_reaches_every_unmasked_layer(monkeypatch):
     assert called == [layers.LOGIT_CAP] * 2  # the spatial and the temporal stack
     jax.eval_shape(stage.local_decoder.stack, jnp.zeros((1, 128, 16)))
     assert called[2:] == [None]
+
+
+def test_gelu_is_exact_in_single_precision_and_rounded_once_in_half():
+    x = jnp.linspace(-6, 6, 1001)
+    assert toy.close(gelu(x), jax.nn.gelu(x, approximate=False), 2e-6)
+    half = x.astype(jnp.bfloat16)
+    assert (gelu(half) == gelu(half.astype(jnp.float32)).astype(jnp.bfloat16)).all()
 
 
 def test_attention_pool_equals_plain_attention_with_queries_keys_and_values():

@@ -15,7 +15,7 @@ from vplib.losses import cosine_distance
 from vplib.masking import MASKS
 from vplib.stages import LocalDecoder, stage1_loss, stage2_loss
 
-PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False)
+PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False, step=0)
 loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "normalise_targets", "shuffle_warmup",
                                               "dtype"))
 
@@ -207,9 +207,9 @@ def test_unshuffled_tokens_stand_at_their_own_places(see_through):
 def test_shuffling_warms_up_from_none_to_all():
     stage, teacher, batch = toy.stage2(global_loss=False), FixedTeacher(2), toy.batch(0, clips=2)
     run = partial(loss2, stage, batch, teacher, shuffle_warmup=12, key=jax.random.key(0))
-    losses = [float(run(**PAPER, step=step)[0]) for step in (0, 6, 12, 40)]
+    losses = [float(run(**PAPER | {"step": step})[0]) for step in (0, 6, 12, 40)]
     assert losses[2] == losses[3] and abs(np.diff(losses[:3])).min() > 1e-4  # a part, then all
-    unshuffled = float(run(**PAPER | {"shuffle": False}, step=6)[0])  # then there is nothing to warm up
+    unshuffled = float(run(**PAPER | {"shuffle": False, "step": 6})[0])  # then there is nothing to warm up
     assert losses[0] == pytest.approx(unshuffled, abs=1e-6)
 
 

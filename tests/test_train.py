@@ -36,7 +36,7 @@ class Line(nnx.Module):
 
 def squared_error(model, batch, *, key, step):
     guess = model.layer(batch["x"])[:, 0]
-    error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape)
+    error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape) + 0.1 * jnp.sin(step)
     return jnp.square(error).mean(), {"largest": jnp.abs(error).max()}
 
 
@@ -91,14 +91,16 @@ def test_rows_are_means_over_their_steps(finished, tmp_path):
     np.testing.assert_allclose(np.reshape(single, (6, 2)).mean(1), means, rtol=1e-5)
 
 
-def test_every_step_and_seed_has_a_key_of_its_own(tmp_path):
+def test_every_step_has_its_number_and_with_its_seed_a_key_of_its_own(tmp_path):
     def loss(model, batch, *, key, step):
-        return squared_error(model, batch, key=key, step=step)[0], {"drawn": jax.random.uniform(key)}
+        return squared_error(model, batch, key=key, step=step)[0], {"drawn": jax.random.uniform(key), "number": step}
 
     drawn = set()
     for seed in range(2):
         fit(tmp_path / str(seed), loss=loss, every=1, seed=seed)
-        drawn |= {row["drawn"] for row in rows(tmp_path / str(seed) / "metrics.csv")}
+        table = rows(tmp_path / str(seed) / "metrics.csv")
+        assert [float(row["number"]) for row in table] == [*range(12)]
+        drawn |= {row["drawn"] for row in table}
     assert len(drawn) == 24
 
 

@@ -24,11 +24,14 @@ from omegaconf import DictConfig, OmegaConf
 from vplib import paths
 
 KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list such as [a,b]"}
+AT_MOST = (("stage1.warmup", "stage1.steps"), ("stage2.warmup", "stage2.steps"), ("stage2.shuffle_warmup", "stage2.steps"))
 DIVISIBLE = (("model.size", "model.patch"), ("model.width", "model.heads"), ("model.decoder.width", "model.decoder.heads"))
 RANGES = (  # pattern of keys, test of a value, what is accepted
     ("model.text_norm", lambda value: value in ("pre", "primer_hybrid"), "pre or primer_hybrid"),
     ("model.[!a]*", lambda value: isinstance(value, str) or value > 0, "more than 0"),
     ("model.aux_layers", lambda value: value >= 0, "0 or more"),
+    ("hardware.attention", lambda value: value in ("plain", "splash", "tokamax"), "plain, splash or tokamax"),
+    ("*warmup", lambda value: value >= 0, "0 or more"),
     ("*.batch", lambda value: value > 0, "more than 0"),
     ("*.steps", lambda value: value > 0, "more than 0"),
     ("*.drop_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
@@ -179,6 +182,9 @@ def _check(cfg: DictConfig, name: str) -> None:
         for key in leaves:
             if fnmatch(key, pattern) and not accepts(leaves[key]):
                 raise ConfigError(f"{key} must be {accepted}, given {leaves[key]}")
+    for less, more in AT_MOST:
+        if less in leaves and more in leaves and leaves[less] > leaves[more]:
+            raise ConfigError(f"{less} must be at most {more}, given {leaves[less]} and {leaves[more]}")
     for whole, part in DIVISIBLE:
         if whole in leaves and part in leaves and leaves[whole] % leaves[part]:
             raise ConfigError(f"{whole} must be a multiple of {part}, given {leaves[whole]} and {leaves[part]}")

@@ -60,9 +60,9 @@ def attend(
     """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before the mask.
 
     `q` arrives scaled. Heads come before tokens: on CPU this layout was twice as fast as tokens-first einsums.
-    `kernel` names one of KERNELS, which never holds all logits; it serves unmasked self-attention among a multiple of
-    128 tokens, and the rest stays plain. Plain attention whose logits outgrow LOGITS takes its queries in pieces and
-    recomputes them in the backward pass: a 4096-token decoder layer would keep 0.5 GB of logits a clip.
+    `kernel` (hardware.attention) names one of KERNELS, which never holds all logits; it serves unmasked self-attention
+    among a multiple of 128 tokens, and the rest stays plain. Plain unmasked attention whose logits outgrow LOGITS takes its
+    queries in pieces and recomputes them in the backward pass: a 4096-token decoder layer would keep 0.5 GB of logits a clip.
 
     Raises ValueError for an unknown kernel.
     """
@@ -189,8 +189,9 @@ class Attention(nnx.Module):
 
 
 def gelu(x: Array) -> Array:
-    """Exact GELU, of the vision stacks. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+    """Exact GELU, of the vision stacks, in float32. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:

@@ -73,7 +73,7 @@ class LocalDecoder(nnx.Module):
         self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
         self.output = Dense(width, teacher, rngs=rngs)
 
-    def __call__(self, seen: Float[Array, "B V D"], visible: Array, *, shuffle: bool | Float[Array, ""],
+    def __call__(self, seen: Float[Array, "B V D"], visible: Array, *, shuffle: bool | float | Float[Array, ""],
                  key: Array) -> Float[Array, "B S E"]:
         """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order, decode.
 
@@ -136,7 +136,7 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
 
 def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ratio: float, shuffle: bool,
                 masked_only: bool, normalise_targets: bool, shuffle_warmup: int = 0, dtype=jnp.float32, key: Array,
-                step: Int[Array, ""] | int = 0):
+                step: Int[Array, ""] | int):
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
