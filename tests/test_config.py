@@ -57,7 +57,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("model.width=96 model.heads=5", "model.width must be a multiple of model.heads, given 96 and 5"),
         ("stage2.batch=0", "stage2.batch must be more than 0"),
         ("stage2.shuffle_warmup=-1", "stage2.shuffle_warmup must be 0 or more"),
-        ("stage2.steps=250 stage2.warmup=25", "stage2.shuffle_warmup must be at most stage2.steps, given 400 and 250"),
+        ("stage2.steps=250 stage2.warmup=25", "stage2.shuffle_warmup must be at most stage2.steps, given 600 and 250"),
         ("hardware.attention=flash", "hardware.attention must be plain, splash or tokamax, given flash"),
         ("stage2.mask_ratio=1", "stage2.mask_ratio must be 0 or more and less than 1"),
         ("tag=a/b", "tag must be letters"),
@@ -125,9 +125,9 @@ def test_a_scale_may_choose_a_model_and_the_command_line_still_wins(out):
 def test_a_run_folder_holds_one_configuration(out):
     load("30_stage2")
     load("30_stage2", "seed=0")  # the same one: fine
-    with pytest.raises(ConfigError, match=r"stage2.steps was \d+, is now 700\): .* tag="):
-        load("30_stage2", "stage2.steps=700")
-    assert load("30_stage2", "stage2.steps=700 tag=short").stage2.steps == 700
+    with pytest.raises(ConfigError, match=r"stage2.steps was \d+, is now 7000\): .* tag="):
+        load("30_stage2", "stage2.steps=7000")
+    assert load("30_stage2", "stage2.steps=7000 tag=short").stage2.steps == 7000
 
 
 def test_a_scratch_folder_may_change(out):
