@@ -11,7 +11,7 @@ step:    loss and gradient of stage 2 with 65% masked, teacher included, against
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
-The forward part takes minutes on 2 CPU cores, the step several more and 12 GB.
+Attention is plain, on accelerators too. The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
 """
 
 import argparse

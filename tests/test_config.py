@@ -5,7 +5,7 @@ import yaml
 from omegaconf import OmegaConf, ReadonlyConfigError
 from omegaconf.errors import ConfigAttributeError
 
-from vplib import config, paths
+from vplib import config, layers, paths
 from vplib.config import ConfigError, expand, load
 
 
@@ -120,6 +120,11 @@ def test_smaller_kinds_are_taken_for_larger_ones(out):
 def test_a_scale_may_choose_a_model_and_the_command_line_still_wins(out):
     assert load("20_stage1", "scale=paper").model.width == 1408
     assert load("20_stage1", "scale=paper model=base tag=base").model.width == 768
+
+
+def test_every_attention_kernel_can_be_chosen(out):
+    for kernel in ("plain", *layers.KERNELS):
+        assert load("20_stage1", f"hardware.attention={kernel} tag={kernel}").hardware.attention == kernel
 
 
 def test_a_run_folder_holds_one_configuration(out):
