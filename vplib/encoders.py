@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float, Int
 from vplib.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows
 from vplib.masking import permute
 
+SHORT = 256  # tokens among which one masked attention costs less than sorting
+
 
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
     """Non-overlapping square patches in row-major order, each flattened as (row, column, channel).
@@ -129,10 +131,17 @@ class VideoEncoder(nnx.Module):
                   ) -> Float[Array, "B S D"]:
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
-        Sorted by place, the tokens of one place are at most T neighbours; in groups of T, they lie in a token's own
-        group and the two beside it. So attention costs 3T keys a token, not T*V.
+        A short sequence is one masked attention among all its tokens. In a long one, tokens are sorted by place: those of
+        one place are at most T neighbours, and in groups of T they lie in a token's own group and the two beside it. So
+        attention costs 3T keys a token, not T*V.
         """
         b, t, v, d = x.shape
+        if t * v <= SHORT:
+            place, x = place.reshape(b, 1, t * v), x.reshape(b, t * v, d)
+            if keep is not None:
+                keep = jnp.repeat(keep, v, axis=1)
+            key = place if keep is None else jnp.where(keep[:, None], place, -1)  # a padded frame is no key
+            return self.temporal_encoder(x, place[..., None] == key[:, :, None], keep)
         flat = place.reshape(b, t * v)
         order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
         inverse = jnp.argsort(order, axis=-1)

@@ -27,7 +27,10 @@ from traitlets.config import Config
 from vplib import config, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
-os.environ.setdefault("NPROC", "2")  # before a kernel starts: float results depend on the number of threads
+# Before a kernel starts. Float results depend on the number of threads; and XLA frees its buffers after every step, so
+# that without huge pages (glibc on Linux; ignored elsewhere) much of a small step goes into page faults.
+os.environ.setdefault("NPROC", "2")
+os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 
 
 class RunError(RuntimeError):
