@@ -8,7 +8,7 @@ import toy
 import yaml
 from flax import nnx
 
-from vplib import checkpoints, layers, paths
+from vplib import checkpoints, encoders, layers, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
 from vplib.layers import AttentionPool, Block, Stack, attend, gelu, one_hot_rows
 from vplib.masking import random_visible
@@ -271,6 +271,15 @@ def encoder() -> VideoEncoder:
     return toy.encoder(spatial_layers=2)
 
 
+@pytest.fixture(params=[0, encoders.SHORT], ids=["sorted", "short"])
+def ragged(request, monkeypatch):
+    """Both forms of the temporal attention among ragged tokens."""
+    monkeypatch.setattr(encoders, "SHORT", request.param)
+    encode.clear_cache()
+    yield
+    encode.clear_cache()
+
+
 def test_patches_are_row_major_and_hold_rows_columns_channels():
     video = jnp.arange(2 * 3 * 8 * 12 * 3, dtype=jnp.float32).reshape(2, 3, 8, 12, 3)
     patches = patchify(video, 4)
@@ -284,7 +293,7 @@ def test_a_size_that_does_not_divide_is_one_sentence(encoder):
         encoder(jnp.zeros((1, 3, 12, 14, 3)))
 
 
-def test_all_places_visible_is_dense(encoder):
+def test_all_places_visible_is_dense(encoder, ragged):
     video = toy.pixels(0, 2)
     dense = encode(encoder, video)
     everywhere = jnp.broadcast_to(jnp.arange(9), (2, 3, 9))
@@ -292,7 +301,7 @@ def test_all_places_visible_is_dense(encoder):
     assert toy.close(encode(encoder, video, visible=everywhere), dense)
 
 
-def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder):
+def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder, ragged):
     video, places = toy.pixels(0, 2), jnp.array([[0, 4, 5, 8], [1, 2, 3, 7]])
     tube = encode(encoder, video, visible=places)
     assert tube.shape == (2, 12, 16)
@@ -305,7 +314,7 @@ def replace_patch(video, frame: int, place: int):
     return video.at[:, frame, top : top + 4, left : left + 4].add(0.5)
 
 
-def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder):
+def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder, ragged):
     video = toy.pixels(0, 1)
     places = jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])  # B T V
     tokens = encode(encoder, video, visible=places)
@@ -313,7 +322,7 @@ def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder):
     assert not toy.close(encode(encoder, replace_patch(video, 1, 8), visible=places), tokens, 1e-3)
 
 
-def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder):
+def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder, ragged):
     """Place 4 is visible in frame 0 only, so its token there cannot know the other frames; place 5 is also in frame 2."""
     video, places = toy.pixels(0, 1), jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])
     before = encode(encoder, video, visible=places)[0]
@@ -323,7 +332,7 @@ def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_grouped_temporal_attention_is_masked_attention_over_all_visible_tokens(encoder, padded):
+def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(encoder, ragged, padded):
     """The plain form: one sequence of all visible tokens, in which equal places see each other."""
     video = toy.pixels(0, 4)
     places = jnp.stack([random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)])  # B T V
