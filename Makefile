@@ -2,9 +2,8 @@
 
 PY ?= python3
 BIN := .venv/bin
-# Float results depend on the number of threads: two, everywhere, unless you say otherwise (make reproduce NPROC=8).
+# As vplib/environment.py has it. Two threads, everywhere, unless you say otherwise (make reproduce NPROC=8).
 export NPROC ?= 2
-# Huge pages, on glibc: without them a small training step is half page faults.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help

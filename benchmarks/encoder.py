@@ -8,10 +8,11 @@ forward: one clip of 16 frames of 288 pixels, against (1) the time a large matri
          (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
 step:    loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
          pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
+         On an accelerator also the share of the measured rate of large matrix products that the dense pass reaches.
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
-Attention is plain, on accelerators too. The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
+`--attention` chooses another kernel than plain attention, and adds its name to those of the rows. The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
 """
 
 import argparse
@@ -26,8 +27,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-os.environ.setdefault("NPROC", "2")  # as in every run, before jax starts
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vplib import environment
+
+environment.restart()  # as in every run, before jax starts
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +41,7 @@ from omegaconf import DictConfig
 
 from vplib import config, paths
 from vplib.encoders import VISION, VideoEncoder, VideoText
+from vplib.layers import KERNELS
 from vplib.masking import MASKS, visible_count
 from vplib.stages import Stage2, pixels, stage2_loss
 
@@ -119,21 +124,27 @@ def torch_forward(sizes: dict) -> Callable[[], object] | str:
     return run
 
 
-def forward(sizes: dict, repeats: int) -> tuple[list[dict], dict]:
-    encoder = VideoEncoder(**sizes, rngs=nnx.Rngs(0))
-    video = jax.random.uniform(jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE)
-    encode = jax.jit(lambda encoder, video: encoder(video))
+def large_products(operations: float) -> tuple[Callable[[], object], float]:
+    """Matrix products of about a quarter of `operations`, and by what to multiply their time for all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
     matrix = jax.random.normal(jax.random.key(0), (side, side), DTYPE)
-    operations = CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
-    products = max(round(operations / (4 * 2 * side**3)), 1)  # a quarter of the operations
+    products = max(round(operations / (4 * 2 * side**3)), 1)
     multiply = jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, x: x @ matrix / side, matrix))
-    runs = {"ours": lambda: encode(encoder, video), "matmul": lambda: multiply(matrix)}
+    return lambda: multiply(matrix), operations / (products * 2 * side**3)
+
+
+def forward(sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+    encoder = VideoEncoder(**sizes, kernel=kernel, rngs=nnx.Rngs(0))
+    video = jax.random.uniform(jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE)
+    encode = jax.jit(lambda encoder, video: encoder(video))
+    operations = CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
+    multiply, times_more = large_products(operations)
+    runs = {"ours": lambda: encode(encoder, video), "matmul": multiply}
     pytorch = torch_forward(sizes)
     if callable(pytorch):
         runs["pytorch"] = pytorch
     times = turns(runs, repeats)
-    limit = times["matmul"] * (operations / (products * 2 * side**3))
+    limit = times["matmul"] * times_more
     where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     speedup = times["pytorch"] / times["ours"] if callable(pytorch) else None
     rows = [
@@ -146,11 +157,11 @@ def forward(sizes: dict, repeats: int) -> tuple[list[dict], dict]:
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
-def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
+def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
     """The teacher has its text encoder cut to one layer: this step does not use it."""
-    student = VideoEncoder(**sizes, remat=cfg.hardware.remat, rngs=nnx.Rngs(0))
+    student = VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0))
     text = dict(vocabulary=8, layers=1, mlp=sizes["width"])
-    teacher = VideoText(vision=sizes, text=text, aux_layers=0, pooler_inner=cfg.model.pooler_inner, rngs=nnx.Rngs(1))
+    teacher = VideoText(vision=sizes | {"kernel": kernel}, text=text, aux_layers=0, pooler_inner=cfg.model.pooler_inner, rngs=nnx.Rngs(1))
     stage = Stage2(student, teacher_width=sizes["width"], teacher_heads=sizes["heads"], decoder=dict(cfg.model.decoder),
                    local_loss=True, global_loss=True, rngs=nnx.Rngs(2))  # fmt: skip
     shape = (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3)
@@ -171,15 +182,18 @@ def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
     dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
         power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
     encode = jax.jit(lambda encoder, video: encoder(pixels(video, DTYPE)))
-    times = turns({
+    operations = 3 * CLIPS * encoder_operations(sizes, places)  # a backward pass has twice those of a forward pass
+    runs = {
         "dense": lambda: dense(student, video),
         "visible": lambda: masked(student, video, visible),
         "teacher": lambda: encode(teacher.vision_encoder, video),
         "step": lambda: whole(stage, video, teacher, jax.random.key(2)),
-    }, repeats)  # fmt: skip
-    dense_share = 3 * encoder_operations(sizes, places)  # operations; a backward pass has twice those of a forward pass
-    seen_share = 3 * encoder_operations(sizes, seen, groups=3) / dense_share
-    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / dense_share
+    }
+    if BACKEND != "cpu":
+        runs["matmul"], times_more = large_products(operations)
+    times = turns(runs, repeats)
+    seen_share = 3 * CLIPS * encoder_operations(sizes, seen, groups=3) / operations
+    step_share = CLIPS * step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / operations
     results = (
         ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
         ("stage2_without_decoders_over_dense_student", times["teacher"] + times["visible"], 1 / 3 + seen_share, ""),
@@ -187,8 +201,12 @@ def step(cfg: DictConfig, sizes: dict, repeats: int) -> tuple[list[dict], dict]:
     )  # fmt: skip
     where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     unit = "of the student's dense forward and backward pass"
-    return [row(name, seconds / times["dense"], unit, bar, f"{where}; operations {share:.2f}")
-            for name, seconds, share, bar in results], {name: values.tolist() for name, values in times.items()}  # fmt: skip
+    rows = [row(name, seconds / times["dense"], unit, bar, f"{where}; operations {share:.2f}")
+            for name, seconds, share, bar in results]  # fmt: skip
+    reached = None if BACKEND == "cpu" else times["matmul"] * times_more / times["dense"]
+    rows.append(row("training_share_of_matmul_rate_accelerator", reached, "of the rate of large matrix products, dense "
+                    "forward and backward pass", ">= 0.45", "no accelerator in this machine" if reached is None else where))
+    return rows, {name: values.tolist() for name, values in times.items()}
 
 
 def machine() -> dict:
@@ -228,14 +246,18 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=["forward", "step"], default=["forward", "step"])
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each, after one that does not count")
     parser.add_argument("--model", default="base", help="a word of conf/model")
+    parser.add_argument("--attention", default="plain", choices=["plain", *KERNELS], help="as hardware.attention")
     parser.add_argument("--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json")
     options = parser.parse_args()
     cfg = config.load("30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}")
     sizes = {name: cfg.model[name] for name in VISION}
     print(json.dumps(machine()))
     for part in options.parts:
-        rows, times = forward(sizes, options.repeats) if part == "forward" else step(cfg, sizes, options.repeats)
+        kernel, repeats = options.attention, options.repeats
+        rows, times = forward(sizes, kernel, repeats) if part == "forward" else step(cfg, sizes, kernel, repeats)
         for entry in rows:
+            if kernel != "plain":
+                entry["name"] += f"_{kernel}"
             numbers = f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] else entry["value"]
             print(f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})")
         if options.record:

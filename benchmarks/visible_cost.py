@@ -9,13 +9,15 @@ width, where attention weighs more than in any real model. Minutes on 2 CPU core
 """
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("NPROC", "2")  # as in every run, before jax starts
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vplib import environment
+
+environment.restart()  # as in every run, before jax starts
 
 import jax
 import jax.numpy as jnp

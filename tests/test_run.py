@@ -1,10 +1,13 @@
 import io
+import os
+import re
+import subprocess
 import sys
 
 import nbformat
 import pytest
 
-from vplib import paths, progress, run
+from vplib import environment, paths, progress, run
 from vplib.config import ConfigError
 from vplib.run import RunError
 
@@ -162,3 +165,17 @@ def test_a_bad_configuration_starts_nothing(write_notebook, out):
     with pytest.raises(ConfigError):
         run.run("90_toy", ["sed=1"])
     assert not (out / "runs").exists()
+
+
+def test_every_road_has_the_same_environment(tmp_path):
+    makefile = (paths.ROOT / "Makefile").read_text()
+    assert dict(re.findall(r"^export (\w+) \?= (.+)$", makefile, re.MULTILINE)) == environment.VARIABLES
+    script = tmp_path / "script.py"
+    script.write_text(f"import os, sys\nsys.path.insert(0, {str(paths.ROOT)!r})\nfrom vplib import environment\n"
+                      "print('start', flush=True)\nenvironment.restart()\n"
+                      "print(*(os.environ[name] for name in environment.VARIABLES), *sys.argv[1:])\n")
+    bare = {name: value for name, value in os.environ.items() if name not in environment.VARIABLES}
+    for given, starts in ({}, 2), ({"NPROC": "3"}, 2), ({"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}, 1):
+        done = subprocess.run([sys.executable, script, "word"], env=bare | given, capture_output=True, text=True, check=True)
+        expected = " ".join((environment.VARIABLES | given).values())
+        assert done.stdout == "start\n" * starts + f"{expected} word\n"

@@ -24,13 +24,10 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from vplib import config, paths, progress
+from vplib import config, environment, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
-# Before a kernel starts. Float results depend on the number of threads; and XLA frees its buffers after every step, so
-# that without huge pages (glibc on Linux; ignored elsewhere) much of a small step goes into page faults.
-os.environ.setdefault("NPROC", "2")
-os.environ.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+environment.prepare()  # before a kernel starts
 
 
 class RunError(RuntimeError):
