@@ -2,7 +2,7 @@
 
 PY ?= python3
 BIN := .venv/bin
-# As vplib/environment.py has it. Two threads, everywhere, unless you say otherwise (make reproduce NPROC=8).
+# The same as in vplib/environment.py (a test compares). Two threads, everywhere, unless you say otherwise (make reproduce NPROC=8).
 export NPROC ?= 2
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 

@@ -12,7 +12,8 @@ step:    loss and gradient of stage 2 with 65% masked, teacher included, against
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
-`--attention` chooses another kernel than plain attention, and adds its name to those of the rows. The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
+`--attention` chooses another kernel than plain attention; its name and an accelerator's are appended to those of the rows.
+The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
 """
 
 import argparse
@@ -40,7 +41,7 @@ from flax import nnx
 from omegaconf import DictConfig
 
 from vplib import config, paths
-from vplib.encoders import VISION, VideoEncoder, VideoText
+from vplib.encoders import SHORT, VISION, VideoEncoder, VideoText
 from vplib.layers import KERNELS
 from vplib.masking import MASKS, visible_count
 from vplib.stages import Stage2, pixels, stage2_loss
@@ -56,19 +57,22 @@ def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: in
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
-def encoder_operations(sizes: dict, places: int, *, groups: int = 1) -> float:
-    """Of one clip with `places` tokens a frame; temporal attention over `groups` times the frames."""
+def encoder_operations(sizes: dict, places: int) -> float:
+    """Of one clip with `places` tokens a frame, on which its temporal attention depends: see `VideoEncoder._by_place`."""
     tokens, width, hidden = sizes["frames"] * places, sizes["width"], sizes["mlp"]
+    keys = sizes["frames"]
+    if places < (sizes["size"] // sizes["patch"]) ** 2:
+        keys = tokens if tokens <= SHORT else 3 * sizes["frames"]
     return (2 * tokens * 3 * sizes["patch"] ** 2 * width
             + stack_operations(sizes["spatial_layers"], tokens, places, width, hidden)
-            + stack_operations(sizes["temporal_layers"], tokens, groups * sizes["frames"], width, hidden))
+            + stack_operations(sizes["temporal_layers"], tokens, keys, width, hidden))
 
 
 def step_operations(sizes: dict, decoder: dict, ratio: float) -> float:
     """Of stage 2's step on one clip: teacher forward; student on visible tokens and decoders forward and backward (thrice)."""
     places = (sizes["size"] // sizes["patch"]) ** 2
     seen = visible_count(places, ratio)
-    student = encoder_operations(sizes, seen, groups=3)
+    student = encoder_operations(sizes, seen)
     for tokens in (sizes["frames"] * places, sizes["frames"] * seen):  # local, global
         student += stack_operations(decoder["layers"], tokens, tokens, decoder["width"], decoder["mlp"])
         student += 2 * decoder["width"] * sizes["width"] * (sizes["frames"] * seen + tokens)  # projector, output
@@ -152,8 +156,6 @@ def forward(sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
             "products", "<= 1.25", f"{where}; {operations / 1e12:.2f} TFLOP"),
         row("forward_speedup_over_pytorch", speedup, "times faster", ">= 1.6", where if callable(pytorch) else pytorch),
     ]  # fmt: skip
-    if BACKEND == "cpu":
-        rows.append(row("forward_bfloat16_accelerator", None, "", "", "no accelerator in this machine"))
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
@@ -192,7 +194,7 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     if BACKEND != "cpu":
         runs["matmul"], times_more = large_products(operations)
     times = turns(runs, repeats)
-    seen_share = 3 * CLIPS * encoder_operations(sizes, seen, groups=3) / operations
+    seen_share = 3 * CLIPS * encoder_operations(sizes, seen) / operations
     step_share = CLIPS * step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / operations
     results = (
         ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
@@ -204,7 +206,7 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     rows = [row(name, seconds / times["dense"], unit, bar, f"{where}; operations {share:.2f}")
             for name, seconds, share, bar in results]  # fmt: skip
     reached = None if BACKEND == "cpu" else times["matmul"] * times_more / times["dense"]
-    rows.append(row("training_share_of_matmul_rate_accelerator", reached, "of the rate of large matrix products, dense "
+    rows.append(row("training_share_of_matmul_rate", reached, "of the rate of large matrix products, dense "
                     "forward and backward pass", ">= 0.45", "no accelerator in this machine" if reached is None else where))
     return rows, {name: values.tolist() for name, values in times.items()}
 
@@ -224,8 +226,10 @@ def write(rows: list[dict], times: dict) -> None:
     table = paths.REPORTS / "tables" / "encoder.csv"
     old = json.loads(table.with_suffix(".json").read_text()) if table.with_suffix(".json").exists() else []
     about = machine()
-    entries = {entry["name"]: entry for entry in old} | {
-        entry["name"]: entry | {"machine": about, "seconds": times} for entry in rows}
+    entries = {entry["name"]: entry for entry in old}
+    for entry in rows:
+        if entry["value"] != "not measured" or entry["name"] not in entries:  # elsewhere it may have been
+            entries[entry["name"]] = entry | {"machine": about, "seconds": times}
     ordered = [entries[name] for name in sorted(entries)]
     text = json.dumps(ordered, indent=1) + "\n"
     table.parent.mkdir(parents=True, exist_ok=True)
@@ -256,8 +260,7 @@ def main() -> None:
         kernel, repeats = options.attention, options.repeats
         rows, times = forward(sizes, kernel, repeats) if part == "forward" else step(cfg, sizes, kernel, repeats)
         for entry in rows:
-            if kernel != "plain":
-                entry["name"] += f"_{kernel}"
+            entry["name"] += f"_{BACKEND}" * (BACKEND != "cpu") + f"_{kernel}" * (kernel != "plain")
             numbers = f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] else entry["value"]
             print(f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})")
         if options.record:

@@ -57,7 +57,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("model.width=96 model.heads=5", "model.width must be a multiple of model.heads, given 96 and 5"),
         ("stage2.batch=0", "stage2.batch must be more than 0"),
         ("stage2.shuffle_warmup=-1", "stage2.shuffle_warmup must be 0 or more"),
-        ("stage2.steps=250 stage2.warmup=25", "stage2.shuffle_warmup must be at most stage2.steps, given 600 and 250"),
+        ("stage2.shuffle_warmup=600 stage2.steps=250", "stage2.shuffle_warmup must be at most stage2.steps, given 600 and 250"),
         ("hardware.attention=flash", "hardware.attention must be plain, splash or tokamax, given flash"),
         ("stage2.mask_ratio=1", "stage2.mask_ratio must be 0 or more and less than 1"),
         ("tag=a/b", "tag must be letters"),

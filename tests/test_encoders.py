@@ -350,6 +350,18 @@ def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(e
     assert toy.close(jnp.where(real[..., None], seen, 0), jnp.where(real[..., None], plain, 0))
 
 
+def test_both_forms_of_ragged_temporal_attention_have_equal_gradients(encoder, monkeypatch):
+    video = toy.pixels(0, 4)
+    places = jnp.stack([random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)])  # B T V
+    gradients = []
+    for short in (0, encoders.SHORT):
+        monkeypatch.setattr(encoders, "SHORT", short)
+        loss = lambda encoder: jnp.sin(encoder(video, visible=places)).sum()  # noqa: E731
+        gradients.append(toy.leaves(jax.jit(jax.grad(loss))(encoder)))
+    for name, gradient in gradients[0].items():
+        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-3, atol=1e-3, err_msg=name)
+
+
 def test_images_crop_the_time_table_and_short_clips_interpolate_it(encoder):
     image, table = toy.pixels(0, 2, frames=1), encoder.temporal_pos_emb.emb_var[...]
     later = toy.encoder(spatial_layers=2)
@@ -378,12 +390,13 @@ def test_recomputation_changes_no_gradient():
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize("masks", ["none", "padded frames", "places"])
-def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks):
+@pytest.mark.parametrize(("masks", "short"), [("none", 0), ("padded frames", 0), ("places", 0), ("places", encoders.SHORT)])
+def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks, short):
     """What a CPU does with batches larger than its cache changes neither tokens nor gradients."""
     video, given = toy.pixels(0, 2), {}
     if masks == "padded frames":
         given = {"paddings": jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])}
+    monkeypatch.setattr(encoders, "SHORT", short)
     if masks == "places":
         given = {"visible": jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]] * 2)}
     loops, results = [], []

@@ -167,7 +167,7 @@ def test_a_bad_configuration_starts_nothing(write_notebook, out):
     assert not (out / "runs").exists()
 
 
-def test_every_road_has_the_same_environment(tmp_path):
+def test_runs_benchmarks_lab_and_tests_have_the_same_environment(tmp_path):
     makefile = (paths.ROOT / "Makefile").read_text()
     assert dict(re.findall(r"^export (\w+) \?= (.+)$", makefile, re.MULTILINE)) == environment.VARIABLES
     script = tmp_path / "script.py"
@@ -175,6 +175,9 @@ def test_every_road_has_the_same_environment(tmp_path):
                       "print('start', flush=True)\nenvironment.restart()\n"
                       "print(*(os.environ[name] for name in environment.VARIABLES), *sys.argv[1:])\n")
     bare = {name: value for name, value in os.environ.items() if name not in environment.VARIABLES}
+    show = "import os; from vplib import environment, run; print(*(os.environ[name] for name in environment.VARIABLES))"
+    runner = subprocess.run([sys.executable, "-c", show], env=bare, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    assert runner.stdout.split() == [*environment.VARIABLES.values()]
     for given, starts in ({}, 2), ({"NPROC": "3"}, 2), ({"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}, 1):
         done = subprocess.run([sys.executable, script, "word"], env=bare | given, capture_output=True, text=True, check=True)
         expected = " ".join((environment.VARIABLES | given).values())

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from vplib.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows
 from vplib.masking import permute
 
-SHORT = 256  # tokens among which one masked attention costs less than sorting
+SHORT = 256  # tokens among which one masked attention costs no more than sorting (CPU, model=tiny: LOG.md)
 
 
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
@@ -131,9 +131,9 @@ class VideoEncoder(nnx.Module):
                   ) -> Float[Array, "B S D"]:
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
-        A short sequence is one masked attention among all its tokens. In a long one, tokens are sorted by place: those of
-        one place are at most T neighbours, and in groups of T they lie in a token's own group and the two beside it. So
-        attention costs 3T keys a token, not T*V.
+        Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens are sorted by place: those
+        of one place are at most T neighbours, and in groups of T they lie in a token's own group and the two beside it.
+        So attention costs 3T keys a token, not T*V.
         """
         b, t, v, d = x.shape
         if t * v <= SHORT:

@@ -1,12 +1,12 @@
-"""What a process that computes finds in its environment, on every road: runs, benchmarks and, by the Makefile, Lab and tests."""
+"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads and memory pages."""
 
 import os
 import sys
 
 VARIABLES = {
     "NPROC": "2",  # float results depend on the number of threads
-    # XLA gives its buffers back after every step: without huge pages, half of a small step on CPU is page faults.
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # elsewhere than with glibc it means nothing
+    # XLA gives its buffers back after every step: with small pages, much of a small step on CPU is page faults (LOG.md).
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages where the system has them; ignored where there is no glibc
 }
 
 
@@ -17,7 +17,7 @@ def prepare() -> None:
 
 
 def restart() -> None:
-    """Start this script again with what is not set; returns at once where nothing is missing."""
+    """Run this program again from its start, with the missing variables set; return if none is missing."""
     if VARIABLES.keys() - os.environ.keys():
         prepare()
-        os.execv(sys.executable, [sys.executable, *sys.argv])
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

@@ -142,8 +142,9 @@ def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ra
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
     (`masked_only` restricts it to masked ones: an ablation). With `normalise_targets` it asks for what tells a clip's
     tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). The share of tokens
-    that `shuffle` moves grows from 0 to 1 over the first `shuffle_warmup` steps: small runs that started with the whole
-    jigsaw had not begun to solve it after 2,000 (our choice, 0 in the paper). Which terms exist is fixed by the decoders of `stage`.
+    that `shuffle` moves grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with the whole
+    jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper). Which terms exist is fixed by the
+    decoders of `stage`.
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
