@@ -25,7 +25,7 @@ setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 reproduce: setup ## the main job from nothing: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m vplib.report reproduce lesson
 
-study: setup ## the same at scale=study (an hour and a half on 2 CPU cores); a stopped run continues
+study: setup ## the same at scale=study (80 minutes on 2 CPU cores); a stopped run continues
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m vplib.report reproduce study
 
 verify: setup ## rerun the main job and compare its results with the committed ones
