@@ -5,7 +5,7 @@ import sys
 
 VARIABLES = {
     "NPROC": "2",  # float results depend on the number of threads
-    # XLA gives its buffers back after every step: with small pages, much of a small step on CPU is page faults (LOG.md).
+    # XLA gives its buffers back after every step: with small pages a small step on CPU takes 1.4 times as long (LOG.md).
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages where the system has them; ignored where there is no glibc
 }
 
