@@ -1,23 +1,24 @@
-"""Speed of the released base size: the encoder's forward pass, and a step of stage 2.
+"""Speed of the released base size: the encoder's forward pass, its training, and a step of stage 2.
 
     python benchmarks/encoder.py                     prints
-    python benchmarks/encoder.py --parts forward     only the forward pass; `step`: only training
+    python benchmarks/encoder.py --parts forward     only one part, or several
     python benchmarks/encoder.py --record            also writes reports/tables/encoder.csv and encoder.json
 
-forward: one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
-         (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
-step:    loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
-         pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
-         On an accelerator also the share of the measured rate of large matrix products that the dense pass reaches.
+forward:  one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
+          (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
+training: the encoder's forward and backward pass: which share of the measured rate of large matrix products it reaches.
+step:     loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
+          pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
 `--attention` chooses another kernel than plain attention; its name and an accelerator's are appended to those of the rows.
-The forward part takes minutes on 2 CPU cores, the step several more and gigabytes.
+Each part takes minutes on 2 CPU cores, the step several and gigabytes; on a GPU nearly all of it is compilation (40 s a program).
 """
 
 import argparse
 import csv
+import functools
 import importlib.util
 import json
 import os
@@ -131,13 +132,37 @@ def torch_forward(sizes: dict) -> Callable[[], object] | str:
 def large_products(operations: float) -> tuple[Callable[[], object], float]:
     """Matrix products of about a quarter of `operations`, and by what to multiply their time for all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
-    matrix = jax.random.normal(jax.random.key(0), (side, side), DTYPE)
+    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(DTYPE)  # products keep their size
     products = max(round(operations / (4 * 2 * side**3)), 1)
-    multiply = jax.jit(lambda matrix: jax.lax.fori_loop(0, products, lambda _, x: x @ matrix / side, matrix))
+    multiply = jax.jit(lambda matrix: functools.reduce(jnp.matmul, [matrix] * (products + 1)))
     return lambda: multiply(matrix), operations / (products * 2 * side**3)
 
 
-def forward(sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
+
+
+def power(encoder: VideoEncoder, video: jax.Array, **given) -> jax.Array:
+    """A loss for its gradient: any scalar of the tokens will do."""
+    return jnp.square(encoder(pixels(video, DTYPE), **given)).mean(dtype=jnp.float32)
+
+
+def random_bytes(sizes: dict) -> jax.Array:
+    shape = (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3)
+    return jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+def training(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+    encoder, video = VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0)), random_bytes(sizes)
+    dense = jax.jit(jax.grad(power))
+    operations = 3 * CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)  # backward: twice the forward pass
+    multiply, times_more = large_products(operations)
+    times = turns({"dense": lambda: dense(encoder, video), "matmul": multiply}, repeats)
+    rows = [row("training_share_of_matmul_rate", times["matmul"] * times_more / times["dense"], "of the rate of large matrix "
+                "products, dense forward and backward pass", ">= 0.45" if BACKEND != "cpu" else "", WHERE)]  # fmt: skip
+    return rows, {name: values.tolist() for name, values in times.items()}
+
+
+def forward(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
     encoder = VideoEncoder(**sizes, kernel=kernel, rngs=nnx.Rngs(0))
     video = jax.random.uniform(jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE)
     encode = jax.jit(lambda encoder, video: encoder(video))
@@ -149,12 +174,11 @@ def forward(sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
         runs["pytorch"] = pytorch
     times = turns(runs, repeats)
     limit = times["matmul"] * times_more
-    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     speedup = times["pytorch"] / times["ours"] if callable(pytorch) else None
     rows = [
         row("forward_over_matmul_limit", times["ours"] / limit, "times the time of as many operations in large matrix "
-            "products", "<= 1.25", f"{where}; {operations / 1e12:.2f} TFLOP"),
-        row("forward_speedup_over_pytorch", speedup, "times faster", ">= 1.6", where if callable(pytorch) else pytorch),
+            "products", "<= 1.25", f"{WHERE}; {operations / 1e12:.2f} TFLOP"),
+        row("forward_speedup_over_pytorch", speedup, "times faster", ">= 1.6", WHERE if callable(pytorch) else pytorch),
     ]  # fmt: skip
     return rows, {name: values.tolist() for name, values in times.items()}
 
@@ -166,15 +190,11 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     teacher = VideoText(vision=sizes | {"kernel": kernel}, text=text, aux_layers=0, pooler_inner=cfg.model.pooler_inner, rngs=nnx.Rngs(1))
     stage = Stage2(student, teacher_width=sizes["width"], teacher_heads=sizes["heads"], decoder=dict(cfg.model.decoder),
                    local_loss=True, global_loss=True, rngs=nnx.Rngs(2))  # fmt: skip
-    shape = (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3)
-    video = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+    video = random_bytes(sizes)
     chosen = cfg.stage2
     places = (sizes["size"] // sizes["patch"]) ** 2
     seen = visible_count(places, chosen.mask_ratio)
     visible = MASKS[chosen.mask](jax.random.key(1), CLIPS, sizes["frames"], sizes["size"] // sizes["patch"], seen)
-
-    def power(encoder, video, **given):  # any scalar of the tokens will do
-        return jnp.square(encoder(pixels(video, DTYPE), **given)).mean(dtype=jnp.float32)
 
     def loss(stage, video, teacher, key):
         return stage2_loss(stage, {"video": video}, teacher, mask=chosen.mask, ratio=chosen.mask_ratio,
@@ -184,31 +204,27 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
         power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
     encode = jax.jit(lambda encoder, video: encoder(pixels(video, DTYPE)))
-    operations = 3 * CLIPS * encoder_operations(sizes, places)  # a backward pass has twice those of a forward pass
     runs = {
         "dense": lambda: dense(student, video),
         "visible": lambda: masked(student, video, visible),
         "teacher": lambda: encode(teacher.vision_encoder, video),
         "step": lambda: whole(stage, video, teacher, jax.random.key(2)),
     }
-    if BACKEND != "cpu":
-        runs["matmul"], times_more = large_products(operations)
     times = turns(runs, repeats)
-    seen_share = 3 * CLIPS * encoder_operations(sizes, seen) / operations
-    step_share = CLIPS * step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / operations
+    seen_share = encoder_operations(sizes, seen) / encoder_operations(sizes, places)
+    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / (3 * encoder_operations(sizes, places))
     results = (
         ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
         ("stage2_without_decoders_over_dense_student", times["teacher"] + times["visible"], 1 / 3 + seen_share, ""),
         ("stage2_visible_student_over_dense_student", times["visible"], seen_share, ""),
     )  # fmt: skip
-    where = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     unit = "of the student's dense forward and backward pass"
-    rows = [row(name, seconds / times["dense"], unit, bar, f"{where}; operations {share:.2f}")
+    rows = [row(name, seconds / times["dense"], unit, bar, f"{WHERE}; operations {share:.2f}")
             for name, seconds, share, bar in results]  # fmt: skip
-    reached = None if BACKEND == "cpu" else times["matmul"] * times_more / times["dense"]
-    rows.append(row("training_share_of_matmul_rate", reached, "of the rate of large matrix products, dense "
-                    "forward and backward pass", ">= 0.45", "no accelerator in this machine" if reached is None else where))
     return rows, {name: values.tolist() for name, values in times.items()}
+
+
+PARTS = {"forward": forward, "training": training, "step": step}
 
 
 def machine() -> dict:
@@ -247,7 +263,7 @@ def write(rows: list[dict], times: dict) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--parts", nargs="+", choices=["forward", "step"], default=["forward", "step"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--repeats", type=int, default=3, help="measurements of each, after one that does not count")
     parser.add_argument("--model", default="base", help="a word of conf/model")
     parser.add_argument("--attention", default="plain", choices=["plain", *KERNELS], help="as hardware.attention")
@@ -257,8 +273,8 @@ def main() -> None:
     sizes = {name: cfg.model[name] for name in VISION}
     print(json.dumps(machine()))
     for part in options.parts:
-        kernel, repeats = options.attention, options.repeats
-        rows, times = forward(sizes, kernel, repeats) if part == "forward" else step(cfg, sizes, kernel, repeats)
+        kernel = options.attention
+        rows, times = PARTS[part](cfg, sizes, kernel, options.repeats)
         for entry in rows:
             entry["name"] += f"_{BACKEND}" * (BACKEND != "cpu") + f"_{kernel}" * (kernel != "plain")
             numbers = f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] else entry["value"]

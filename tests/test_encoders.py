@@ -1,5 +1,8 @@
 """Layers and encoders: equal to other implementations, and blind to what is masked, padded or absent."""
 
+import sys
+from types import ModuleType
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from flax import nnx
 
 from vplib import checkpoints, encoders, layers, paths
 from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
-from vplib.layers import AttentionPool, Block, Stack, attend, gelu, one_hot_rows
+from vplib.layers import AttentionPool, Block, LayerNorm, Stack, attend, gelu, one_hot_rows
 from vplib.masking import random_visible
 from vplib.stages import Stage2
 
@@ -205,6 +208,55 @@ def test_kernels_leave_masked_and_odd_sequences_to_plain_attention():
     for qkv, mask in ((heads(128, 128, 128), jnp.ones((1, 128, 128), bool)), (heads(90, 90, 90), None), (heads(1, 128, 128), None)):
         jaxpr = str(jax.make_jaxpr(lambda qkv=qkv, mask=mask: attend(*qkv, mask=mask, kernel="splash"))())
         assert "pallas_call" not in jaxpr
+
+
+def test_tokamax_where_it_cannot_work_is_one_sentence(monkeypatch):
+    def fail(*_, **__):
+        raise NotImplementedError("Not supported on Tesla T4.")
+
+    fake = ModuleType("tokamax")
+    fake.dot_product_attention = fail
+    monkeypatch.setitem(sys.modules, "tokamax", fake)
+    layers._import_tokamax.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"^hardware.attention=tokamax cannot work here \(Not supported on Tesla T4\.\): it needs a "
+                           r"Hopper GPU or a newer one and hardware.dtype=bfloat16; choose hardware.attention=plain$"):
+            attend(*heads(128, 128, 128), kernel="tokamax")
+    finally:
+        layers._import_tokamax.cache_clear()
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_accelerators_compute_the_same_with_less_kept(remat, monkeypatch):
+    """Their stacks are unrolled and recompute norms, GELU and attention in the backward pass: more work, fewer bytes, no other result."""
+    encoder = toy.filled(lambda: VideoEncoder(**toy.VISION | {"spatial_layers": 2}, remat=remat, rngs=nnx.Rngs(0)))
+    video = toy.pixels(0, 2)
+    visible = jnp.asarray(np.sort(np.random.default_rng(0).permuted(np.tile(np.arange(9), (2, 3, 1)), axis=-1)[..., :4]))
+
+    def results(**given):
+        loss = jax.jit(jax.value_and_grad(lambda encoder: jnp.sin(encoder(video, **given)).mean()))
+        return str(jax.make_jaxpr(loss)(encoder)), loss(encoder)
+
+    for given in ({}, {"visible": visible}):
+        monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+        plain, known = results(**given)
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        text, mine = results(**given)
+        assert "layout_constraint" in text and "layout_constraint" not in plain
+        assert ("unroll=2" in text) != remat and "unroll=2" not in plain  # the two spatial layers
+        for one, other in zip(jax.tree.leaves(mine), jax.tree.leaves(known), strict=True):
+            assert toy.close(one, other)
+
+
+def test_accelerators_keep_only_the_arguments_of_norms_gelu_and_attention(monkeypatch):
+    q, k, v = heads(12, 8, 8)
+    for function, arguments in ((gelu, (q,)), (LayerNorm(32), (q,)), (attend, (q, k, v))):
+        kept = {}
+        for backend in ("cpu", "gpu"):
+            monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+            kept[backend] = sum(x.nbytes for x in jax.tree.leaves(jax.vjp(function, *arguments)[1]))
+        given = sum(x.nbytes for x in arguments) + 4 * 2 * 32  # and the norm's parameters
+        assert kept["gpu"] <= given < kept["cpu"], (function, kept)
 
 
 def test_an_unknown_kernel_is_one_sentence():

@@ -4,12 +4,16 @@ Attribute names equal the released checkpoint's path parts, so a flattened modul
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """
 
+import logging
 import math
 from collections.abc import Callable
+from functools import cache
+from types import ModuleType
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
@@ -22,6 +26,15 @@ def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
+def lean(f: Callable) -> Callable:
+    """`f`; on accelerators, its backward pass computes the values inside `f` again instead of keeping them for every layer.
+
+    For elementwise work and plain attention: reading those values, in float32, takes an accelerator longer than computing them
+    (LOG.md). It pays on CPU too, but changes last bits, and all committed runs would have to be trained again.
+    """
+    return f if jax.default_backend() == "cpu" else jax.checkpoint(f, prevent_cse=False)
+
+
 class LayerNorm(nnx.Module):
     """LayerNorm whose scale is stored as its offset from one: y = x_hat * (1 + scale) + bias; statistics in float32."""
 
@@ -30,11 +43,14 @@ class LayerNorm(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(width))
 
     def __call__(self, x: Float[Array, "*A D"]) -> Float[Array, "*A D"]:
-        y = x.astype(jnp.float32)
-        mean = y.mean(-1, keepdims=True)
-        variance = jnp.square(y - mean).mean(-1, keepdims=True)
-        y = (y - mean) * jax.lax.rsqrt(variance + 1e-6) * (1 + self.scale[...]) + self.bias[...]
-        return y.astype(x.dtype)
+        def norm(x, scale, bias):
+            y = x.astype(jnp.float32)
+            mean = y.mean(-1, keepdims=True)
+            variance = jnp.square(y - mean).mean(-1, keepdims=True)
+            y = (y - mean) * jax.lax.rsqrt(variance + 1e-6) * (1 + scale) + bias
+            return y.astype(x.dtype)
+
+        return lean(norm)(x, self.scale[...], self.bias[...])
 
 
 def affine(x: Float[Array, "*A I"], w: Float[Array, "I O"], b: Float[Array, " O"]) -> Float[Array, "*A O"]:
@@ -78,7 +94,7 @@ def attend(
         return KERNELS[kernel](q, k, v, cap)
     logits = 4 * heads * queries * k.shape[-2]  # bytes a sequence
     if mask is not None or logits <= LOGITS:
-        return _plain(q, k, v, cap, mask)
+        return lean(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
     count = next(n for n in range(1, queries + 1) if queries % n == 0 and (logits <= n * LOGITS or n == queries))
     pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], count, queries // count, q.shape[-1]), -3, 0)
     piece = jax.checkpoint(lambda q: _plain(q, k, v, cap, None))
@@ -109,15 +125,37 @@ def _splash(q, k, v, cap):
     return jax.vmap(kernel)(*flat).astype(v.dtype).reshape(*batch, heads, tokens, v.shape[-1])
 
 
-def _tokamax(q, k, v, cap):
-    """The kernels of tokamax (extra `kernels`): Triton or Mosaic on GPU, else XLA in pieces. Raises ImportError without it."""
+@cache
+def _import_tokamax() -> ModuleType:
+    """tokamax, kept from reading this program's arguments as its own and from pages on every shape it was not tuned for."""
     try:
         import tokamax
     except ImportError as e:
         raise ImportError("hardware.attention=tokamax needs the package: pip install -e '.[kernels]', or choose "
                           "hardware.attention=plain") from e
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+    logging.getLogger("absl").addFilter(lambda record: "Autotuning cache miss" not in record.getMessage())
+    return tokamax
+
+
+def _tokamax(q, k, v, cap):
+    """tokamax's flash attention (extra `kernels`) in JAX's Mosaic GPU language; on CPU its XLA version, which only tests want.
+
+    Its Triton kernel is not used: it has no gradient of capped logits. Raises ImportError without the package, ValueError
+    for a GPU before Hopper and for float32.
+    """
+    tokamax = _import_tokamax()
     flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]  # tokens before heads
-    return jnp.swapaxes(tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap), 1, 2).reshape(q.shape)
+    kind = "xla" if jax.default_backend() == "cpu" else "mosaic"
+    try:
+        y = tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap, implementation=kind)
+    except NotImplementedError as e:
+        raise ValueError(f"hardware.attention=tokamax cannot work here ({e}): it needs a Hopper GPU or a newer one and "
+                         "hardware.dtype=bfloat16; choose hardware.attention=plain") from e
+    return jnp.swapaxes(y, 1, 2).reshape(q.shape)
 
 
 def _on_each_device(kernel: Callable) -> Callable:
@@ -194,8 +232,11 @@ class Attention(nnx.Module):
 
 def gelu(x: Array) -> Array:
     """Exact GELU, of the vision stacks, in float32. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
-    y = x.astype(jnp.float32)
-    return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
+    def exact(x):
+        y = x.astype(jnp.float32)
+        return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
+
+    return lean(exact)(x)
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:
@@ -272,7 +313,8 @@ def in_groups(block: Block, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K
 class Stack(nnx.Module):
     """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
 
-    `remat` recomputes each block in the backward pass: memory of one block instead of all, for a third more work.
+    `remat` recomputes each block in the backward pass: memory of one block instead of all, for a third more work. Without it
+    an accelerator runs the blocks unrolled, which spares the copies into and out of a loop's stacked arrays.
     """
 
     def __init__(self, layers: int, width: int, heads: int, hidden: int, *, remat: bool = False, rngs: nnx.Rngs,
@@ -283,10 +325,15 @@ class Stack(nnx.Module):
 
     def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
                  keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+        accelerated = jax.default_backend() != "cpu"
+
         def step(x, block):
+            if accelerated:  # else XLA lays features out before tokens and transposes at every norm
+                x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
             return in_groups(block, x, mask, keep), None
 
-        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers)[0]
+        unroll = accelerated and not self.remat
+        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers, unroll=unroll)[0]
 
 
 class AttentionPool(nnx.Module):
