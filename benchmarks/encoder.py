@@ -6,14 +6,15 @@
 
 forward:  one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
           (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
-training: the encoder's forward and backward pass: which share of the measured rate of large matrix products it reaches.
+training: the encoder's forward and backward pass: which share of the measured rate of large matrix products it reaches. The
+          bar is for accelerators.
 step:     loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
           pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
 
 What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
 all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
 `--attention` chooses another kernel than plain attention; its name and an accelerator's are appended to those of the rows.
-Each part takes minutes on 2 CPU cores, the step several and gigabytes; on a GPU nearly all of it is compilation (40 s a program).
+On 2 CPU cores each part takes minutes, and the last two gigabytes; on a GPU nearly all of it is compilation (40 s a program).
 """
 
 import argparse
@@ -51,6 +52,7 @@ COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
 BACKEND = jax.default_backend()
 DTYPE = jnp.float32 if BACKEND == "cpu" else jnp.bfloat16
 CLIPS = 1 if BACKEND == "cpu" else 16
+WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
 
 
 def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
@@ -136,9 +138,6 @@ def large_products(operations: float) -> tuple[Callable[[], object], float]:
     products = max(round(operations / (4 * 2 * side**3)), 1)
     multiply = jax.jit(lambda matrix: functools.reduce(jnp.matmul, [matrix] * (products + 1)))
     return lambda: multiply(matrix), operations / (products * 2 * side**3)
-
-
-WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
 
 
 def power(encoder: VideoEncoder, video: jax.Array, **given) -> jax.Array:

@@ -12,10 +12,11 @@ import numpy as np
 import optax
 import pytest
 import toy
+from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vplib import checkpoints, paths, sharding, train
-from vplib.layers import attend
+from vplib.layers import Stack, attend
 from vplib.stages import stage1_loss
 
 STEPS, CLIPS = 3, 8
@@ -42,6 +43,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
     if mesh.size == 8:
         check_rule(mesh)
         check_kernel(mesh)
+        check_stack(mesh)
 
 
 def check_rule(mesh) -> None:
@@ -61,6 +63,16 @@ def check_kernel(mesh) -> None:
     mine = compiled(*split)
     assert mine.sharding.spec == P("data")
     np.testing.assert_allclose(mine, attend(*map(jax.numpy.asarray, qkv), cap=50.0), atol=1e-4)
+
+
+def check_stack(mesh) -> None:
+    """What stacks do on accelerators leaves each device its own clips, too."""
+    stack = Stack(2, 16, 2, 32, rngs=nnx.Rngs(0))
+    clips = sharding.to_mesh(mesh, {"x": np.ones((8, 3, 9, 16), np.float32)})["x"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "default_backend", lambda: "gpu")
+        gradient = jax.jit(jax.grad(lambda stack, x: jax.numpy.square(stack(x)).mean()))
+        assert "all-gather" not in gradient.lower(stack, clips).compile().as_text()
 
 
 def start(out: Path, devices: int = 1, *arguments: int) -> subprocess.Popen:

@@ -123,16 +123,6 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(finished, tmp_path
     assert all((value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items())
 
 
-def test_batches_are_closed_at_the_end_and_an_interruption_leaves_them_open(finished, tmp_path):
-    batches = stopping_at(7)
-    with pytest.raises(Stop):
-        fit(tmp_path, batches=batches)
-    assert not batches.closed
-    batches.make = points
-    fit(tmp_path, batches=batches)
-    assert batches.closed and (tmp_path / "metrics.csv").read_bytes() == (finished[0] / "metrics.csv").read_bytes()
-
-
 def test_a_finished_training_returns_at_once(finished):
     def never(*args, **kwargs):
         raise AssertionError
@@ -264,7 +254,7 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
                           size=12, short=16, batch=4, mixing="alternating", seed=0, tokenizer=tokenizer)  # fmt: skip
 
     class Counted(Iterator):
-        drawn, get_state, set_state, close = 0, batches.get_state, batches.set_state, batches.close
+        drawn, get_state, set_state = 0, batches.get_state, batches.set_state
 
         def __next__(self):
             self.drawn += 1

@@ -69,7 +69,7 @@ class Batches(Iterator):
     """Batch k is `make(k)`; the state is k, as a Grain iterator's."""
 
     def __init__(self, make=batch):
-        self.make, self.drawn, self.next, self.closed = make, 0, 0, False
+        self.make, self.drawn, self.next = make, 0, 0
 
     def __next__(self):
         self.drawn += 1
@@ -81,9 +81,6 @@ class Batches(Iterator):
 
     def set_state(self, state):
         self.next = state["next_index"]
-
-    def close(self):
-        self.closed = True
 
 
 def leaves(model: nnx.Module) -> dict[str, jax.Array]:

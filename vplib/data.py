@@ -4,7 +4,9 @@ decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> m
 iterator's whole state is one integer.
 """
 
+import atexit
 import threading
+import weakref
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from vplib import video
+from vplib import environment, video
 from vplib.shards import Shards
 from vplib.text import Tokenizer
 
@@ -121,17 +123,12 @@ def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames:
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=8)
     dataset = mixed.to_iter_dataset(ahead)
     if workers:
-        parse_flags()
+        environment.parse_flags()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
-
-
-def parse_flags() -> None:
-    """Grain's worker processes read absl flags; notebooks and plain scripts never parse any."""
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
+    iterator = iter(dataset)
+    alive = weakref.ref(iterator)
+    atexit.register(lambda: alive() and alive().close())  # later, Grain fails noisily in what Python has taken apart
+    return iterator
 
 
 def watch(source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None) -> UInt8[np.ndarray, "T S S 3"]:

@@ -1,4 +1,4 @@
-"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads and memory pages."""
+"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads, memory pages, flags."""
 
 import os
 import sys
@@ -21,3 +21,11 @@ def restart() -> None:
     if VARIABLES.keys() - os.environ.keys():
         prepare()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def parse_flags() -> None:
+    """Let absl read no flags: Grain's worker processes and tokamax want theirs parsed, which notebooks and plain scripts never do."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()

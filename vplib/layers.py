@@ -16,6 +16,8 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
+from vplib import environment
+
 LOGIT_CAP = 50.0  # of the released models' attention logits
 CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
 LOGITS = 2**24  # bytes of attention logits that one sequence may hold at a time
@@ -27,10 +29,11 @@ def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
 
 
 def lean(f: Callable) -> Callable:
-    """`f`; on accelerators, its backward pass computes the values inside `f` again instead of keeping them for every layer.
+    """`f`; on accelerators, its backward pass may compute the values inside `f` again instead of keeping them for every layer.
 
-    For elementwise work and plain attention: reading those values, in float32, takes an accelerator longer than computing them
-    (LOG.md). It pays on CPU too, but changes last bits, and all committed runs would have to be trained again.
+    For elementwise work and plain attention: reading those values, in float32, can take an accelerator longer than computing them.
+    Outside a scan XLA decides: unrolled, on a GPU, it kept the logits of plain attention (LOG.md). It pays on CPU too, but changes
+    last bits, and all committed runs would have to be trained again.
     """
     return f if jax.default_backend() == "cpu" else jax.checkpoint(f, prevent_cse=False)
 
@@ -127,17 +130,14 @@ def _splash(q, k, v, cap):
 
 @cache
 def _import_tokamax() -> ModuleType:
-    """tokamax, kept from reading this program's arguments as its own and from pages on every shape it was not tuned for."""
+    """tokamax, kept from reading this program's arguments as its own and from printing pages about shapes it is not tuned for."""
+    environment.parse_flags()
     try:
         import tokamax
     except ImportError as e:
         raise ImportError("hardware.attention=tokamax needs the package: pip install -e '.[kernels]', or choose "
                           "hardware.attention=plain") from e
-    from absl import flags
-
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS.mark_as_parsed()
-    logging.getLogger("absl").addFilter(lambda record: "Autotuning cache miss" not in record.getMessage())
+    logging.getLogger("absl").addFilter(lambda record: "Autotuning cache miss" not in str(record.msg))
     return tokamax
 
 
@@ -145,7 +145,7 @@ def _tokamax(q, k, v, cap):
     """tokamax's flash attention (extra `kernels`) in JAX's Mosaic GPU language; on CPU its XLA version, which only tests want.
 
     Its Triton kernel is not used: it has no gradient of capped logits. Raises ImportError without the package, ValueError
-    for a GPU before Hopper and for float32.
+    for another GPU than Hopper or data-centre Blackwell and for float32.
     """
     tokamax = _import_tokamax()
     flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]  # tokens before heads
@@ -153,8 +153,8 @@ def _tokamax(q, k, v, cap):
     try:
         y = tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap, implementation=kind)
     except NotImplementedError as e:
-        raise ValueError(f"hardware.attention=tokamax cannot work here ({e}): it needs a Hopper GPU or a newer one and "
-                         "hardware.dtype=bfloat16; choose hardware.attention=plain") from e
+        raise ValueError(f"hardware.attention=tokamax cannot work here ({e}): it needs a GPU of compute capability "
+                         "9 or 10 and hardware.dtype=bfloat16; choose hardware.attention=plain") from e
     return jnp.swapaxes(y, 1, 2).reshape(q.shape)
 
 
@@ -314,7 +314,7 @@ class Stack(nnx.Module):
     """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
 
     `remat` recomputes each block in the backward pass: memory of one block instead of all, for a third more work. Without it
-    an accelerator runs the blocks unrolled, which spares the copies into and out of a loop's stacked arrays.
+    an accelerator runs the blocks unrolled, which spares the copies into and out of a loop's stacked arrays (LOG.md).
     """
 
     def __init__(self, layers: int, width: int, heads: int, hidden: int, *, remat: bool = False, rngs: nnx.Rngs,
@@ -328,7 +328,9 @@ class Stack(nnx.Module):
         accelerated = jax.default_backend() != "cpu"
 
         def step(x, block):
-            if accelerated:  # else XLA lays features out before tokens and transposes at every norm
+            # Unrolled on an H200, XLA else laid features out before tokens and transposed at every norm. On several devices the
+            # constraint would gather all activations.
+            if accelerated and jax.device_count() == 1:
                 x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
             return in_groups(block, x, mask, keep), None
 

@@ -100,7 +100,7 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
     """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
 
     `loss_fn(model, batch[, frozen], key=, step=)` returns (loss, numbers to log). `batches` yields dicts of this process's
-    arrays and has get_state, set_state and close (a Grain iterator, closed once training ends); its state, the parameters and the optimiser's state are
+    arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
     checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
     nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
     steps a second and the share of time in which the device had run out of work and waited for input. A state of
@@ -184,5 +184,4 @@ def fit(model: nnx.Module, loss_fn: Callable, batches: Iterator, *, steps: int, 
                     manager.save(step + 1, args=ocp.args.Composite(
                         state=ocp.args.StandardSave({"params": params, "opt": opt_state}),
                         data=ocp.args.JsonSave({"iterator": batches.get_state(), "identity": identity})))
-        batches.close()  # its worker processes; not after an interruption, to be continued with the same iterator
     return nnx.merge(graph, params, rest)
