@@ -43,10 +43,10 @@ from flax import nnx
 from omegaconf import DictConfig
 
 from vplib import config, paths
-from vplib.encoders import SHORT, VISION, VideoEncoder, VideoText
-from vplib.layers import KERNELS
-from vplib.masking import MASKS, visible_count
-from vplib.stages import Stage2, pixels, stage2_loss
+from vplib.method.masking import MASKS, visible_count
+from vplib.method.stages import Stage2, stage2_loss
+from vplib.model.attention import KERNELS
+from vplib.model.encoders import SHORT, VISION, VideoEncoder, VideoText, pixels
 
 COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
 BACKEND = jax.default_backend()

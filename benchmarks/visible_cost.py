@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vplib import config, report
-from vplib.encoders import VISION, VideoEncoder
-from vplib.masking import MASKS, visible_count
+from vplib import config, results
+from vplib.method.masking import MASKS, visible_count
+from vplib.model.encoders import VISION, VideoEncoder
 
 
 def seconds(run, *inputs) -> float:
@@ -78,7 +78,7 @@ def main() -> None:
               f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes['frames']} frames, batch {batch}")  # fmt: skip
         rows.append({"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"})
     if options.record:
-        report.record(rows, scale="benchmark", command="python benchmarks/visible_cost.py --record")
+        results.record(rows, scale="benchmark", command="python benchmarks/visible_cost.py --record")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from flax import nnx
 from transformers import VideoPrismClipModel, VideoPrismConfig, VideoPrismForVideoClassification
 
 from vplib import export
-from vplib.encoders import VideoClassifier, VideoText, sinusoids
+from vplib.model.encoders import VideoClassifier, VideoText, sinusoids
 
 WIDTH, HEADS, MLP, PATCH, SIZE, FRAMES, VOCABULARY, CLASSES = 16, 2, 64, 4, 12, 3, 40, 5
 VISION = dict(patch=PATCH, size=SIZE, frames=FRAMES, width=WIDTH, spatial_layers=2, temporal_layers=2, heads=HEADS)

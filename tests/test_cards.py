@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 import yaml
 
-from vplib import paths, world
+from vplib import paths
+from vplib.world import corpora
 
 FOLDER = paths.ROOT / "data_cards"
 SECTIONS = ["Description", "Access and how to obtain", "Licence", "How captions were made", "Published statistics",
@@ -38,7 +39,7 @@ def test_published_corpus(row):
     assert header["access"] in ({"public", "gated"} if row["public"] == "yes" else {"private"})
     assert header["caption_source"] in {"human", "asr", "model", "metadata", "alt-text"}
     assert header["used_in"] == [stage for stage in ("stage1", "stage2") if row[stage] == "yes"]
-    assert world.CORPORA[header["stand_in"]].stands_for == row["name"]
+    assert corpora.CORPORA[header["stand_in"]].stands_for == row["name"]
 
 
 @pytest.mark.parametrize("row", CORPORA.to_dict("records"), ids=CORPORA["name"])
@@ -61,7 +62,7 @@ def test_statistics_are_the_published_ones(row):
 
 def test_every_stand_in_has_a_card():
     named = [header["stand_in"] for header, _ in CARDS.values() if header is not OWN]
-    assert sorted(named) == sorted(OWN["stands_in"]) == sorted(world.CORPORA)
+    assert sorted(named) == sorted(OWN["stands_in"]) == sorted(corpora.CORPORA)
 
 
 def test_own_card_has_sections_and_no_counts():

@@ -11,9 +11,10 @@ from flax import nnx
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from vplib import checkpoints, paths
-from vplib.checkpoints import CheckpointError
-from vplib.encoders import VideoEncoder, VideoText
+from vplib import paths
+from vplib.model import checkpoints
+from vplib.model.checkpoints import CheckpointError
+from vplib.model.encoders import VideoEncoder, VideoText
 
 GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"
 REFERENCE = paths.ROOT.parent / "shared" / "golden"

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from test_ingest import folder_of
+from test_sources import folder_of
 from test_video import moving_square
 
-from vplib import checkpoints, classify, data, heads, ingest, predict, video
+from vplib import predict
+from vplib.data import pipeline, sources, video
+from vplib.evaluate import classify, heads
+from vplib.model import checkpoints
 
 CLASSES = ["falls", "rises", "turns", "waits"]
 
@@ -71,15 +74,15 @@ def test_videos_are_seen_whole_and_enlarged_to_what_the_encoder_knows(encoder, t
     frames = np.zeros((6, 8, 16, 3), np.uint8)
     frames[..., 4:12, 0] = 255  # the central square, of 8 pixels
     (tmp_path / "a.mp4").write_bytes(video.encode(frames, 6))
-    seen = data.watch(tmp_path / "a.mp4", name="a", **classify.view(encoder))
+    seen = pipeline.watch(tmp_path / "a.mp4", name="a", **classify.view(encoder))
     assert seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
-    assert data.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (3, 4, 4, 3)
+    assert pipeline.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (3, 4, 4, 3)
 
 
 def folder_source(tmp_path, broken: int):
     good = video.encode(moving_square(), 10)
     entries = [(f"{i}.mp4", good[:40] if i < broken else good, {"text": "a square", "label": "a"}) for i in range(5)]
-    return ingest.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", max_side=48)
+    return sources.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", max_side=48)
 
 
 def test_broken_videos_are_left_out_counted_and_named(encoder, tmp_path):
@@ -92,7 +95,7 @@ def test_broken_videos_are_left_out_counted_and_named(encoder, tmp_path):
 
 @pytest.mark.parametrize(("broken", "allowed"), [(1, 0.1), (5, 1.0)])
 def test_too_many_broken_videos_are_one_sentence(encoder, tmp_path, broken, allowed):
-    with pytest.raises(ingest.SourceError, match=rf"^{broken} of 5 videos cannot be used .* \(first: 0\.mp4 is .*skipped\.csv, or give "):
+    with pytest.raises(sources.SourceError, match=rf"^{broken} of 5 videos cannot be used .* \(first: 0\.mp4 is .*skipped\.csv, or give "):
         classify.frozen_tokens(encoder, folder_source(tmp_path, broken), batch=3, max_skipped_fraction=allowed, report=tmp_path / "skipped.csv")
 
 

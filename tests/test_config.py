@@ -5,8 +5,9 @@ import yaml
 from omegaconf import OmegaConf, ReadonlyConfigError
 from omegaconf.errors import ConfigAttributeError
 
-from vplib import config, layers, paths
+from vplib import config, paths
 from vplib.config import ConfigError, expand, load
+from vplib.model import attention
 
 
 @pytest.mark.parametrize("name", config.names())
@@ -123,7 +124,7 @@ def test_a_scale_may_choose_a_model_and_the_command_line_still_wins(out):
 
 
 def test_every_attention_kernel_can_be_chosen(out):
-    for kernel in ("plain", *layers.KERNELS):
+    for kernel in ("plain", *attention.KERNELS):
         assert load("20_stage1", f"hardware.attention={kernel} tag={kernel}").hardware.attention == kernel
 
 

@@ -10,11 +10,13 @@ import toy
 import yaml
 from flax import nnx
 
-from vplib import checkpoints, encoders, layers, paths
-from vplib.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
-from vplib.layers import AttentionPool, Block, LayerNorm, Stack, attend, gelu, one_hot_rows
-from vplib.masking import random_visible
-from vplib.stages import Stage2
+from vplib import paths
+from vplib.method.masking import random_visible
+from vplib.method.stages import Stage2
+from vplib.model import attention, checkpoints, encoders, layers
+from vplib.model.attention import attend
+from vplib.model.encoders import TextEncoder, VideoEncoder, VideoText, normalise, patchify
+from vplib.model.layers import AttentionPool, Block, LayerNorm, Stack, gelu, one_hot_rows
 
 GOLDEN = paths.ROOT / "tests" / "golden"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
@@ -191,7 +193,7 @@ def test_queries_may_be_taken_in_pieces(monkeypatch):
 
 
 @pytest.mark.parametrize(("cap", "dtype", "error"), [(10.0, jnp.float32, 1e-4), (None, jnp.float32, 1e-4), (10.0, jnp.bfloat16, 0.1)])
-@pytest.mark.parametrize("kernel", layers.KERNELS)
+@pytest.mark.parametrize("kernel", attention.KERNELS)
 def test_kernels_equal_plain_attention(kernel, cap, dtype, error):
     if kernel == "tokamax":
         pytest.importorskip("tokamax", reason="needs the extra [kernels]")
@@ -261,7 +263,7 @@ def test_an_unknown_kernel_is_one_sentence():
 
 def test_a_kernel_reaches_every_unmasked_layer(monkeypatch):
     called = []
-    monkeypatch.setitem(layers.KERNELS, "splash", lambda q, k, v, cap: called.append(cap) or v)
+    monkeypatch.setitem(attention.KERNELS, "splash", lambda q, k, v, cap: called.append(cap) or v)
     encoder = VideoEncoder(**toy.VISION | dict(patch=1, size=16, frames=128), kernel="splash", rngs=nnx.Rngs(0))
     stage = Stage2(encoder, teacher_width=16, teacher_heads=2, decoder=toy.DECODER, local_loss=True, global_loss=False, rngs=nnx.Rngs(0))
     jax.eval_shape(encoder, jnp.zeros((1, 128, 16, 16, 3)))

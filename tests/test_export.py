@@ -11,9 +11,10 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib import checkpoints, export, paths
-from vplib.checkpoints import CheckpointError
-from vplib.layers import AttentionPool
+from vplib import export, paths
+from vplib.model import checkpoints
+from vplib.model.checkpoints import CheckpointError
+from vplib.model.layers import AttentionPool
 
 MODELS = {"encoder": toy.encoder, "video_text": lambda: toy.video_text(aux_layers=1), "classifier": toy.classifier}
 

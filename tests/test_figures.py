@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from vplib import figures, paths
+from vplib import figures, paths, published
 
 
 @pytest.fixture
@@ -47,55 +47,55 @@ def test_save_refuses_a_name_without_origin(reports):
 
 
 def test_deltas_equal_figure_2():
-    ours = figures.deltas(figures.published())
-    both = ours.merge(figures.published("F2"), on=["benchmark", "task"], suffixes=("", "_printed"))
+    ours = published.deltas(published.numbers())
+    both = ours.merge(published.numbers("F2"), on=["benchmark", "task"], suffixes=("", "_printed"))
     assert len(ours) == len(both) == 33
     np.testing.assert_allclose(both["delta"], both["value_printed"], atol=1e-9)
     assert (both["delta"] > 0).sum() == 31
 
 
 def test_deltas_leave_out_gray_rows_and_domain_experts():
-    ours = figures.deltas(figures.published())
+    ours = published.deltas(published.numbers())
     assert not ours["label_best"].str.contains("IMP-MoE|mPLUG|ImageBind|expert").any()
 
 
 def test_video_glue_score_equals_table_17():
     """Within rounding for all models but CLIP, whose printed end-to-end average contradicts its own row."""
-    ours = figures.video_glue_scores(figures.published()).set_index("model")["vgs"]
-    printed = figures.published("T17").query("metric == 'VGS'").set_index("model")["value"]
+    ours = published.video_glue_scores(published.numbers()).set_index("model")["vgs"]
+    printed = published.numbers("T17").query("metric == 'VGS'").set_index("model")["value"]
     off = (ours[printed.index] - printed).abs()
     assert off.drop("CLIP").max() < 0.06
     assert off["CLIP"] == pytest.approx(0.2, abs=0.05)
-    derived = figures.published("T17-derived").set_index("model")["value"]
+    derived = published.numbers("T17-derived").set_index("model")["value"]
     assert ours["VideoPrism"] == pytest.approx(derived["VideoPrism"], abs=0.05)
 
 
 def test_unknown_stays_empty():
     """The bars of Figure 6 were never published as numbers: NaN when read, "n/a" when drawn, empty when written."""
-    frame = figures.published("F6")
+    frame = published.numbers("F6")
     assert frame["value"].isna().sum() == (frame["note"].str.contains("not available as numbers")).sum() == 21
     table = pd.DataFrame({"CLIP-B": [np.nan, 1.0], "VideoPrism-B": [2.0, 3.0]}, index=["a", "b"])
     fig, ax = plt.subplots()
-    figures.bars(ax, table, gain=table.iloc[:, 1] - table.iloc[:, 0])
+    published.bars(ax, table, gain=table.iloc[:, 1] - table.iloc[:, 0])
     assert [text.get_text() for text in ax.texts] == ["n/a", "+2.0"]
     plt.close(fig)
 
 
 def test_published_names_an_unknown_table():
     with pytest.raises(ValueError, match="'T99'"):
-        figures.published("T99")
+        published.numbers("T99")
 
 
 def test_headline_takes_the_largest_scale(reports):
-    assert figures.headline(["motion"]).empty
+    assert published.headline(["motion"]).empty
     (reports / "tables").mkdir()
     file = reports / "tables" / "headline.csv"
     file.write_text("name,scale,value,low,high,unit,command\nb,lesson,2,,,fraction,run\na,lesson,1,,,fraction,run\n"
                     "a,smoke,0,,,fraction,run\nc,study,9,,,fraction,run\n")  # fmt: skip
-    assert figures.headline(["a", "b"])[["name", "value"]].to_numpy().tolist() == [["a", 1], ["b", 2]]
+    assert published.headline(["a", "b"])[["name", "value"]].to_numpy().tolist() == [["a", 1], ["b", 2]]
     file.write_text("name,value\na,1\n")
     with pytest.raises(ValueError, match="headline.csv"):
-        figures.headline(["a"])
+        published.headline(["a"])
 
 
 def test_similarity_bars_mark_the_best_query():

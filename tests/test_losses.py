@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vplib.encoders import normalise
-from vplib.losses import contrastive, cosine_distance
+from vplib.method.losses import contrastive, cosine_distance
+from vplib.model.encoders import normalise
 
 loss = jax.jit(contrastive, static_argnames="chunk")
 

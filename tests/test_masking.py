@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vplib.masking import (
+from vplib.method.masking import (
     MASKS,
     partly_shuffled_orders,
-    permute,
     random_visible,
     raster_orders,
     shuffle_orders,
     visible_count,
 )
+from vplib.model.layers import permute
 
 BATCH, FRAMES = 16, 5
 

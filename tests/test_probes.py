@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import toy
 
-from vplib import evaluate, heads, metrics, text
+from vplib.data import text
+from vplib.evaluate import features, heads, metrics
 
 RECIPE = dict(classes=4, heads=2, epochs=12, batch=32, lr=3e-3, weight_decay=0.01)
 
@@ -68,7 +69,7 @@ def planted(clips: int, seed: int, strength: float) -> tuple[np.ndarray, np.ndar
 def test_a_probe_finds_a_planted_signal_and_nothing_in_noise():
     scores = {}
     for strength in (8.0, 0.0):
-        hits, guesses = evaluate.probe_scores(planted(512, 0, strength), planted(256, 1, strength), seeds=range(2), **RECIPE)
+        hits, guesses = features.probe_scores(planted(512, 0, strength), planted(256, 1, strength), seeds=range(2), **RECIPE)
         assert hits.shape == guesses.shape == (2, 256)
         assert ((guesses == planted(256, 1, strength)[1]) == hits).all()
         scores[strength] = hits.mean()
@@ -98,8 +99,8 @@ def test_impossible_probes_are_one_sentence(changes, message):
 
 def test_features_are_those_of_every_clip_whatever_the_batch():
     videos, encoder = toy.batch(0, clips=5)["video"], toy.encoder()
-    encode = evaluate.tokens_of(encoder)
-    tokens = evaluate.features(encode, videos, batch=4)
+    encode = features.tokens_of(encoder)
+    tokens = features.features(encode, videos, batch=4)
     assert tokens.shape == (5, 27, 16) and tokens.dtype == np.float16
     np.testing.assert_allclose(tokens, jax.jit(encode)(videos), atol=2e-3)
 
@@ -108,7 +109,7 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
     videos, encoder = toy.batch(0, clips=2)["video"], toy.encoder()
     reversed_, outer = videos[:, ::-1], videos.copy()
     outer[:, [0, 2]] = 0
-    still, whole = jax.jit(evaluate.single_frame_tokens_of(encoder)), jax.jit(evaluate.tokens_of(encoder))
+    still, whole = jax.jit(features.single_frame_tokens_of(encoder)), jax.jit(features.tokens_of(encoder))
     assert (still(videos) == still(reversed_)).all() and (still(videos) == still(outer)).all()
     assert (whole(videos) != whole(reversed_)).any((1, 2)).all()
     assert (still(videos) != still(np.roll(videos, 1, axis=1))).any((1, 2)).all()
@@ -116,9 +117,9 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
 
 def test_labels_stand_at_dotted_keys_and_missing_ones_are_named():
     metas = [{"labels": {"motion": "spins"}}, {"labels": {"motion": 3}, "file_name": "b.mp4"}]
-    assert evaluate.labels(metas, "labels.motion") == ["spins", "3"]
+    assert features.labels(metas, "labels.motion") == ["spins", "3"]
     with pytest.raises(ValueError, match=r"^clip 1 \(b\.mp4\) has no 'labels\.colour': add it to every line of "):
-        evaluate.labels([{"labels": {"colour": "red"}}, metas[1]], "labels.colour")
+        features.labels([{"labels": {"colour": "red"}}, metas[1]], "labels.colour")
 
 
 # --- zero shot --------------------------------------------------------------------------------------------------------
@@ -133,25 +134,25 @@ def tokenizer(tmp_path_factory):
 
 def test_text_embeddings_are_of_unit_length_whatever_the_batch(tokenizer):
     model = toy.video_text(vocabulary=tokenizer.size)
-    embeddings = evaluate.embed_texts(model, tokenizer, toy.CAPTIONS, batch=3)
+    embeddings = features.embed_texts(model, tokenizer, toy.CAPTIONS, batch=3)
     assert embeddings.shape == (8, 16)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(evaluate.embed_texts(model, tokenizer, toy.CAPTIONS[::-1], batch=3)[::-1], embeddings, atol=1e-5)
+    np.testing.assert_allclose(features.embed_texts(model, tokenizer, toy.CAPTIONS[::-1], batch=3)[::-1], embeddings, atol=1e-5)
 
 
 def test_a_class_is_the_direction_of_the_mean_of_its_prompts(tokenizer):
     model = toy.video_text(vocabulary=tokenizer.size)
-    single = evaluate.embed_texts(model, tokenizer, toy.CAPTIONS[:3])
-    classes = evaluate.class_embeddings(model, tokenizer, [toy.CAPTIONS[:2], [toy.CAPTIONS[2]]])
+    single = features.embed_texts(model, tokenizer, toy.CAPTIONS[:3])
+    classes = features.class_embeddings(model, tokenizer, [toy.CAPTIONS[:2], [toy.CAPTIONS[2]]])
     mean = single[:2].mean(0)
     np.testing.assert_allclose(classes, [mean / np.linalg.norm(mean), single[2]], atol=1e-5)
 
 
 def test_retrieval_counts_both_directions():
     video = np.eye(6, dtype=np.float32)
-    perfect = evaluate.retrieval(video, video)
+    perfect = features.retrieval(video, video)
     assert sorted(perfect) == ["t2v_r1", "t2v_r5", "v2t_r1", "v2t_r5"]
     assert all(hits.all() for hits in perfect.values())
     same = np.tile(video[:1], (6, 1))  # all texts describe video 0
-    one_sided = evaluate.retrieval(video, same)
+    one_sided = features.retrieval(video, same)
     assert one_sided["t2v_r1"].tolist() == [1, 0, 0, 0, 0, 0] and not one_sided["v2t_r5"].any()

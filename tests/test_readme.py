@@ -1,7 +1,7 @@
 """The pages for readers: links lead somewhere, and notebooks, figures, modules and options are all there.
 
 A link may also lead to what a run writes: the names come from the `figures.save` calls of the notebooks, from
-`vplib.run` and from `vplib.report`, not from a list.
+`vplib.run` and from `vplib.results`, not from a list.
 """
 
 import ast
@@ -11,7 +11,7 @@ import re
 
 import pytest
 
-from vplib import config, paths, report
+from vplib import config, paths, results
 
 PAGES = [paths.ROOT / "README.md", paths.ROOT / "CONTRIBUTING.md", paths.ROOT / "reports" / "README.md",
          *sorted((paths.ROOT / "data_cards").glob("*.md"))]  # fmt: skip
@@ -33,7 +33,7 @@ def figure_names() -> list[str]:
 
 
 FIGURES = figure_names()
-HEADLINE = inspect.signature(report.record).parameters["table"].default
+HEADLINE = inspect.signature(results.record).parameters["table"].default
 WRITTEN = [rf"reports/(figures/({name})\.(png|pdf)|tables/({name})\.csv)" for name in FIGURES] + [
     rf"reports/tables/{HEADLINE}\.csv", rf"reports/notebooks/({'|'.join(config.names())})-\w+-\w+\.ipynb"]  # fmt: skip
 

@@ -15,9 +15,12 @@ import toy
 from flax import nnx
 from jax.sharding import PartitionSpec as P
 
-from vplib import checkpoints, paths, sharding, train
-from vplib.layers import Stack, attend
-from vplib.stages import stage1_loss
+from vplib import paths
+from vplib.method.stages import stage1_loss
+from vplib.model import checkpoints
+from vplib.model.attention import attend
+from vplib.model.layers import Stack
+from vplib.train import loop, sharding
 
 STEPS, CLIPS = 3, 8
 
@@ -33,7 +36,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
         traced.append(jax.sharding.get_abstract_mesh().size)
         return stage1_loss(stage, batch, drop=0.5, key=key, step=step)
 
-    trained = train.fit(toy.stage1(vocabulary=4096), loss, batches, steps=STEPS, tx=optax.sgd(0.1, momentum=0.9), seed=0,
+    trained = loop.fit(toy.stage1(vocabulary=4096), loss, batches, steps=STEPS, tx=optax.sgd(0.1, momentum=0.9), seed=0,
                         out=out, mesh=mesh, every=1, checkpoint_every=STEPS)  # fmt: skip
     assert traced == [mesh.size], "compiled anew although no shape changed, or without its mesh"
     places = {name: value.sharding.spec for name, value in toy.leaves(trained).items()}

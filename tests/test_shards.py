@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from vplib import shards
-from vplib.video import VideoError
+from vplib.data import shards
+from vplib.data.video import VideoError
 
 
 class Toy:

@@ -10,10 +10,10 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib.encoders import VideoText
-from vplib.losses import cosine_distance
-from vplib.masking import MASKS
-from vplib.stages import LocalDecoder, stage1_loss, stage2_loss
+from vplib.method.losses import cosine_distance
+from vplib.method.masking import MASKS
+from vplib.method.stages import LocalDecoder, stage1_loss, stage2_loss
+from vplib.model.encoders import VideoText
 
 PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False, step=0)
 loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "normalise_targets", "shuffle_warmup",

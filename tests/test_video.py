@@ -10,7 +10,7 @@ import av
 import numpy as np
 import pytest
 
-from vplib import video
+from vplib.data import video
 
 CLIPS = Path(__file__).parents[2] / "shared" / "clips"
 ODD = CLIPS / "odd" / "manifest.jsonl"

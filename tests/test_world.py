@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from vplib import captions, drawing, scenes, world
-from vplib.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from vplib.world import captions, corpora, drawing, scenes
+from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
 CLASSES = len(scenes.MOTION_CLASSES)
 TRAIN, TEST, FRAMES = 167 * CLASSES, 67 * CLASSES, (0, 8, 15)
-SPLITS = [*world.CORPORA, *(f"{family}/{part}" for family in world.EVALS for part in ("train", "test"))]
+SPLITS = [*corpora.CORPORA, *(f"{family}/{part}" for family in corpora.EVALS for part in ("train", "test"))]
 MOVES = re.compile(
     r"\b(moves|slides|drifts|rises|sinks|spins|turns|rotates|circles|goes|shakes|trembles|pulses|grows"
     r"|stays|rests|does|zigzags|bounces|hops|gets|shrinks)\b"
@@ -27,7 +27,7 @@ def interval(trials: int, rate: float) -> tuple[float, float]:
 @pytest.mark.parametrize("corpus", SPLITS)
 def test_every_corpus_gives_frames_text_and_truth(corpus):
     for index in range(6):
-        frames, text, known = world.clip(corpus, index, resolution=32)
+        frames, text, known = corpora.clip(corpus, index, resolution=32)
         length = 1 if corpus == "webli" else 16
         assert frames.shape == (length, 32, 32, 3) and frames.dtype == np.uint8 and text
         assert json.loads(json.dumps(known)) == known
@@ -44,33 +44,33 @@ def test_every_corpus_gives_frames_text_and_truth(corpus):
 
 
 def test_clips_depend_on_nothing_but_seed_corpus_and_index():
-    forwards = [world.clip("yt180m", index) for index in range(8)]
+    forwards = [corpora.clip("yt180m", index) for index in range(8)]
     for index in (5, 0, 7, 2):
-        frames, text, known = world.clip("yt180m", index)
+        frames, text, known = corpora.clip("yt180m", index)
         assert (frames == forwards[index][0]).all() and (text, known) == forwards[index][1:]
-    assert world.clip("yt180m", 3, seed=1)[1] != forwards[3][1]
-    assert world.scene("motion/train", 3) != world.scene("motion/test", 3)
-    subject = world.scene("yt180m", 2)
-    assert (world.render(subject, only=[4, 9]) == world.render(subject)[[4, 9]]).all()
+    assert corpora.clip("yt180m", 3, seed=1)[1] != forwards[3][1]
+    assert corpora.scene("motion/train", 3) != corpora.scene("motion/test", 3)
+    subject = corpora.scene("yt180m", 2)
+    assert (corpora.render(subject, only=[4, 9]) == corpora.render(subject)[[4, 9]]).all()
 
 
 def test_unknown_names_are_explained():
     with pytest.raises(ValueError, match="unknown corpus 'motion/dev': choose one of ac1"):
-        world.scene("motion/dev", 0)
+        corpora.scene("motion/dev", 0)
 
 
 def test_boxes_match_pixels():
     """The pixels that differ between a scene with and without its object span exactly the box."""
     checked = 0
     for index in range(400):
-        subject = world.scene("events/train", index)
-        here = world.truth(subject, frames=1)["objects"][0]["boxes"][0]
+        subject = corpora.scene("events/train", index)
+        here = corpora.truth(subject, frames=1)["objects"][0]["boxes"][0]
         if min(here) < 0.03 or max(here) > 0.97:
             continue  # it wraps around
         now = np.zeros(1)
         empty = drawing.backdrop(subject.background, subject.variant, 64, scenes.view(subject, now), now)
         empty = np.clip(empty * np.array(subject.tone), 0, 255)
-        changed = (np.abs(world.render(subject, frames=1) - empty) > 1).any(-1)[0]
+        changed = (np.abs(corpora.render(subject, frames=1) - empty) > 1).any(-1)[0]
         rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
         seen = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / 64
         assert np.abs(seen - here).max() < 1.6 / 64
@@ -98,8 +98,8 @@ def nearest(x_train, y_train, x_test):
 @pytest.fixture(scope="module")
 def motion():
     """Scenes and classes of the motion family; the last TEST of them are from its test part."""
-    found = [world.scene("motion/train", i) for i in range(TRAIN)] + [
-        world.scene("motion/test", i) for i in range(TEST)
+    found = [corpora.scene("motion/train", i) for i in range(TRAIN)] + [
+        corpora.scene("motion/test", i) for i in range(TEST)
     ]
     classes = np.array([scenes.MOTION_CLASSES.index(scene.objects[scene.target].motion) for scene in found])
     return found, classes
@@ -119,7 +119,7 @@ def test_motion_classes_are_balanced_and_unordered(motion):
 def test_single_frames_do_not_tell_motion(motion):
     found, classes = motion
     low, high = interval(TEST, 1 / CLASSES)
-    pixels = np.stack([world.render(scene, resolution=32, only=FRAMES) for scene in found])
+    pixels = np.stack([corpora.render(scene, resolution=32, only=FRAMES) for scene in found])
     small = pixels.reshape(len(found), len(FRAMES), 16, 2, 16, 2, 3).mean((3, 5))
     for place, frame in enumerate(FRAMES):
         state = np.stack([scenes.poses(scene, np.array([frame / 8]))[scene.target, 0] for scene in found])
@@ -175,11 +175,11 @@ def shown(scene) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("corpus", world.CORPORA)
+@pytest.mark.parametrize("corpus", corpora.CORPORA)
 def test_texts_are_as_wrong_as_declared(corpus):
-    rules, count = world.CORPORA[corpus], 1000
-    texts = [world.text(corpus, index) for index in range(count)]
-    own = [shown(world.scene(corpus, index)) for index in range(count)]
+    rules, count = corpora.CORPORA[corpus], 1000
+    texts = [corpora.text(corpus, index) for index in range(count)]
+    own = [shown(corpora.scene(corpus, index)) for index in range(count)]
     rates = {"misaligned": rules.elsewhere, "hallucinated": rules.hallucinated, "off_topic": rules.off_topic,
              "mentions_motion": rules.motion * (1 - rules.off_topic)}  # fmt: skip
     for key, rate in rates.items():
@@ -189,7 +189,7 @@ def test_texts_are_as_wrong_as_declared(corpus):
         assert bool(MOVES.search(text)) == done["mentions_motion"], text
         assert (done["describes"] != index) == done["misaligned"]
         if not done["hallucinated"]:  # nothing but the clip it is about, so nothing of its own clip if that is another
-            assert said(text) <= shown(world.scene(corpus, done["describes"])), text
+            assert said(text) <= shown(corpora.scene(corpus, done["describes"])), text
         if done["off_topic"]:
             assert not said(text)
     wrong = np.array([bool(said(text) - truth) for (text, _), truth in zip(texts, own, strict=True)])
@@ -199,16 +199,16 @@ def test_texts_are_as_wrong_as_declared(corpus):
 
 def test_captions_differ():
     for corpus, least in (("ac1", 0.95), ("internvid", 0.95), ("retrieval/train", 0.99), ("webli", 0.5)):
-        texts = [world.text(corpus, index)[0] for index in range(500)]
+        texts = [corpora.text(corpus, index)[0] for index in range(500)]
         assert len(set(texts)) / len(texts) > least, corpus
-    chosen = world.distinct("retrieval/test", 300)
-    assert len({world.text("retrieval/test", index)[0] for index in chosen}) == len(chosen) == 300
+    chosen = corpora.distinct("retrieval/test", 300)
+    assert len({corpora.text("retrieval/test", index)[0] for index in chosen}) == len(chosen) == 300
 
 
 def test_questions_are_answered_by_the_truth():
     kinds = set()
     for index in range(200):
-        known = world.truth(world.scene("qa/test", index))
+        known = corpora.truth(corpora.scene("qa/test", index))
         kinds |= {question["kind"] for question in known["qa"]}
         by_shape = {thing["shape"]: thing for thing in known["objects"]}
         for item in known["qa"]:
@@ -232,9 +232,9 @@ def test_prompts_name_the_class():
 
 
 def test_the_source_encodes_clips():
-    source = world.WorldSource("motion/test", 3, resolution=32)
+    source = corpora.WorldSource("motion/test", 3, resolution=32)
     clip = source[2]
     assert (source.name, len(source), len(list(source))) == ("motion-test", 3, 3)
-    assert source.fingerprint != world.WorldSource("motion/test", 4, resolution=32).fingerprint
+    assert source.fingerprint != corpora.WorldSource("motion/test", 4, resolution=32).fingerprint
     assert clip.meta["frames"] == 16 and clip.meta["duration"] == 2.0 and len(clip.video) > 500
-    assert world.WorldSource("webli", 1)[0].meta["frames"] == 1
+    assert corpora.WorldSource("webli", 1)[0].meta["frames"] == 1

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vplib import shards, video
-from vplib.encoders import VideoClassifier, VideoEncoder, VideoText
-from vplib.stages import Stage1, Stage2
+from vplib.data import shards, video
+from vplib.method.stages import Stage1, Stage2
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
 
 jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute: twice as fast
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import checkpoints
-from vplib.checkpoints import CheckpointError
-from vplib.encoders import sinusoids
+from vplib.model import checkpoints
+from vplib.model.checkpoints import CheckpointError
+from vplib.model.encoders import sinusoids
 
 TEXT_LENGTH = 64  # positions that are stored, of the released models
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import classify
-from vplib.checkpoints import CheckpointError
-from vplib.video import VideoError
+from vplib.data.video import VideoError
+from vplib.evaluate import classify
+from vplib.model.checkpoints import CheckpointError
 
 TOP = 3  # classes shown
 

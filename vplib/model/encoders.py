@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vplib.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows
-from vplib.masking import permute
+from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 
 SHORT = 256  # tokens among which one masked attention costs no more than sorting (CPU, model=tiny: LOG.md)
 
@@ -268,3 +267,8 @@ class VideoClassifier(nnx.Module):
         """
         tokens, features = self.encoder(video, features=True, **kwargs)
         return features | {"spatiotemporal_features": tokens, "global_embeddings": self.atten_pooler(tokens)}
+
+
+def pixels(video: UInt8[Array, "B T H W 3"], dtype=jnp.float32) -> Float[Array, "B T H W 3"]:
+    """Bytes to [0, 1]: the released models take no mean or standard deviation."""
+    return video.astype(dtype) / 255

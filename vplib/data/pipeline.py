@@ -14,9 +14,10 @@ import grain
 import numpy as np
 from jaxtyping import UInt8
 
-from vplib import environment, video
-from vplib.shards import Shards
-from vplib.text import Tokenizer
+from vplib import environment
+from vplib.data import video
+from vplib.data.shards import Shards
+from vplib.data.text import Tokenizer
 
 
 class ClipSource:

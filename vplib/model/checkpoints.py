@@ -18,7 +18,7 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from vplib import paths
-from vplib.encoders import VISION, VideoClassifier, VideoEncoder, VideoText
+from vplib.model.encoders import VISION, VideoClassifier, VideoEncoder, VideoText
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import toy
 
-from vplib import data, text
+from vplib.data import pipeline, text
 
 SIZES = dict(frames=3, size=12, short=16, batch=4, seed=0)
 CORPORA = {"first": 0, "second": 1, "images": 2}
@@ -30,7 +30,7 @@ def tokenizer(tmp_path_factory):
 def stream(folders, weights=None, **changes):
     """An iterator over the two video corpora, or those with a weight."""
     weights = weights or {"first": 1.0, "second": 1.0}
-    return data.stream({name: folders[name] for name in weights}, weights, **{"mixing": "alternating", **SIZES, **changes})
+    return pipeline.stream({name: folders[name] for name in weights}, weights, **{"mixing": "alternating", **SIZES, **changes})
 
 
 def draw(iterator, count):
@@ -145,7 +145,7 @@ def test_threads_workers_and_memory_do_not_change_batches(folders, tokenizer):
 
 def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     clip = 6 * 16 * 16 * 3
-    source = data.ClipSource(folders["first"], short=16, tokenizer=None, memory=3 * clip)
+    source = pipeline.ClipSource(folders["first"], short=16, tokenizer=None, memory=3 * clip)
     first = [source[index]["frames"] for index in range(8)]
     again = [source[index]["frames"] for index in range(8)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True] * 3 + [False] * 5
@@ -153,7 +153,7 @@ def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
 
 
 def test_evaluation_reads_every_clip_once_in_order(folders):
-    batches = list(data.once(folders["first"], frames=3, size=12, short=16, batch=3))
+    batches = list(pipeline.once(folders["first"], frames=3, size=12, short=16, batch=3))
     assert [len(batch["video"]) for batch, _, _ in batches] == [3, 3, 2]
     videos = np.concatenate([batch["video"] for batch, _, _ in batches])
     assert toy.marks(videos) == [(0, clip) for clip in range(8)]
@@ -173,23 +173,23 @@ def item(frames: int, height: int = 6, width: int = 8) -> dict:
 def test_crops_are_the_same_square_in_every_frame_anywhere_in_the_picture():
     frames, corners = item(4)["frames"], set()
     for seed in range(60):
-        cropped = data.crop(frames, 5, np.random.default_rng(seed))
+        cropped = pipeline.crop(frames, 5, np.random.default_rng(seed))
         assert cropped.shape == (4, 5, 5, 3)
         top, left = cropped[0, 0, 0, 1:]
         assert (cropped == frames[:, top : top + 5, left : left + 5]).all()
         corners.add((int(top), int(left)))
     assert corners == {(top, left) for top in range(2) for left in range(4)}
-    assert data.crop(frames, 4)[0, 0, 0].tolist() == [0, 1, 2]  # the middle
+    assert pipeline.crop(frames, 4)[0, 0, 0].tolist() == [0, 1, 2]  # the middle
 
 
 def test_small_videos_are_continued_at_their_border():
-    cropped = data.crop(item(2, 4, 4)["frames"], 7)
+    cropped = pipeline.crop(item(2, 4, 4)["frames"], 7)
     assert cropped.shape == (2, 7, 7, 3)
     assert cropped[1, 3].tolist() == [[1, 1, column] for column in (0, 0, 0, 1, 2, 3, 3)]
 
 
 def test_frames_are_taken_in_order_one_from_each_stretch_of_the_clip():
-    sample, taken = data.Sample(4, 6), set()
+    sample, taken = pipeline.Sample(4, 6), set()
     for seed in range(30):
         frames = sample.random_map(item(12), np.random.default_rng(seed))["video"][:, 0, 0, 0]
         assert (frames // 3 == np.arange(4)).all()
@@ -198,10 +198,10 @@ def test_frames_are_taken_in_order_one_from_each_stretch_of_the_clip():
 
 
 def test_short_clips_repeat_frames_in_order_and_are_never_flipped():
-    clip = data.Sample(5, 6).random_map(item(2), np.random.default_rng(0))["video"]
+    clip = pipeline.Sample(5, 6).random_map(item(2), np.random.default_rng(0))["video"]
     assert clip[:, 0, 0, 0].tolist() == sorted(clip[:, 0, 0, 0]) and set(clip[:, 0, 0, 0].tolist()) == {0, 1}
     for seed in range(20):
-        clip = data.Sample(3, 6).random_map(item(12), np.random.default_rng(seed))["video"]
+        clip = pipeline.Sample(3, 6).random_map(item(12), np.random.default_rng(seed))["video"]
         assert (np.diff(clip[:, :, :, 1].astype(int), axis=1) == 1).all()
         assert (np.diff(clip[:, :, :, 2].astype(int), axis=2) == 1).all()
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from vplib import captions, drawing, scenes, video
-from vplib.scenes import EVALS, Scene, balanced, generator, poses
-from vplib.shards import Clip
+from vplib.data import video
+from vplib.data.shards import Clip
+from vplib.world import captions, drawing, scenes
+from vplib.world.scenes import EVALS, Scene, balanced, generator, poses
 
 
 @dataclass(frozen=True)

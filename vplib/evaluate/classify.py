@@ -10,12 +10,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
-from vplib import checkpoints, data, shards
-from vplib.encoders import VideoClassifier, VideoEncoder
-from vplib.heads import Probe
-from vplib.ingest import SourceError
-from vplib.stages import pixels
-from vplib.video import VideoError
+from vplib.data import pipeline, shards
+from vplib.data.sources import SourceError
+from vplib.data.video import VideoError
+from vplib.evaluate.heads import Probe
+from vplib.model import checkpoints
+from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 
 
 @runtime_checkable
@@ -52,7 +52,7 @@ def frozen_tokens(encoder: VideoEncoder, source: Originals, *, batch: int, max_s
     for index in range(len(source)):
         try:
             original, meta = source.original(index)
-            videos.append(data.watch(original, name=meta["file_name"], **seen))
+            videos.append(pipeline.watch(original, name=meta["file_name"], **seen))
             metas.append(meta)
         except VideoError as error:
             skipped.append({"file": error.name, "reason": error.problem})
@@ -130,7 +130,7 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
 
 def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
     """Of each class for one video file. Raises VideoError if it cannot be read."""
-    video = data.watch(Path(path), name=str(path), **view(classifier.encoder))
+    video = pipeline.watch(Path(path), name=str(path), **view(classifier.encoder))
     return np.asarray(_probabilities(classifier, video[None]))[0]
 
 

@@ -16,8 +16,8 @@ import av
 import numpy as np
 from jaxtyping import Float, Int
 
-from vplib.shards import Clip
-from vplib.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
+from vplib.data.shards import Clip
+from vplib.data.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
 
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to see
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")

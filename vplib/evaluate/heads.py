@@ -9,8 +9,8 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vplib.layers import AttentionPool, Dense
-from vplib.train import schedule
+from vplib.model.layers import AttentionPool, Dense
+from vplib.train.optimiser import schedule
 
 
 class Probe(nnx.Module):

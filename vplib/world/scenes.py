@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from vplib import drawing
-from vplib.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from vplib.world import drawing
+from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
 # What sets the difficulty. Sizes in frame sides, speeds in frame sides a second. Speeds and the times at which a motion
 # changes are chosen for clips of two seconds.

@@ -71,19 +71,6 @@ def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> 
 MASKS = {"bevt": bevt_visible, "tube": tube_visible, "random": uniform_visible}
 
 
-@jax.custom_vjp
-def permute(x: Float[Array, "B S D"], order: Int[Array, "B S"], inverse: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-    """x[b, order[b, s]]; `inverse` is the inverse permutation.
-
-    The gradient is a gather by the inverse: the default one is a serial scatter on CPU and costs more than a block.
-    """
-    return jnp.take_along_axis(x, order[..., None], axis=1)
-
-
-permute.defvjp(lambda x, order, inverse: (permute(x, order, inverse), (order, inverse)),
-               lambda saved, g: (permute(g, saved[1], saved[0]), None, None))
-
-
 def shuffle_orders(key: Array, batch: int, tokens: int) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
     """An independent uniform permutation for each clip, and its inverse."""
     order = jax.random.uniform(key, (batch, tokens)).argsort(axis=-1)

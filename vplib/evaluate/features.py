@@ -7,16 +7,16 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vplib import data, heads, metrics
-from vplib.encoders import VideoEncoder, VideoText, normalise
-from vplib.stages import pixels
-from vplib.text import Tokenizer
+from vplib.data import pipeline
+from vplib.data.text import Tokenizer
+from vplib.evaluate import heads, metrics
+from vplib.model.encoders import VideoEncoder, VideoText, normalise, pixels
 
 
 def clips(folder: Path, **reading) -> tuple[UInt8[np.ndarray, "M T S S 3"], list[str], list[dict]]:
     """Frames, texts and metas of a whole evaluation corpus; `reading` as `data.once`."""
     videos, texts, metas = [], [], []
-    for batch, batch_texts, batch_metas in data.once(folder, **reading):
+    for batch, batch_texts, batch_metas in pipeline.once(folder, **reading):
         videos.append(batch["video"])
         texts += batch_texts
         metas += batch_metas

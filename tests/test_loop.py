@@ -17,11 +17,14 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib import checkpoints, data, paths, text, train
-from vplib.encoders import Embedding, normalise
-from vplib.layers import Dense, one_hot_rows
-from vplib.losses import contrastive
-from vplib.world import WorldSource
+from vplib import paths
+from vplib.data import pipeline, text
+from vplib.method.losses import contrastive
+from vplib.model import checkpoints
+from vplib.model.encoders import Embedding, normalise
+from vplib.model.layers import Dense, one_hot_rows
+from vplib.train import loop, optimiser
+from vplib.world.corpora import WorldSource
 
 # What Orbax leaves behind when a state does not fit is collected, and complains, at some later time.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -47,7 +50,7 @@ def points(index: int, *, bad: int = -1) -> dict[str, np.ndarray]:
 
 def fit(out, *, model=None, batches=None, loss=squared_error, **changes):
     options = dict(steps=12, tx=optax.adam(0.1), seed=0, every=2, checkpoint_every=4, title="toy") | changes
-    return train.fit(model or Line(), loss, batches or toy.Batches(points), out=out, **options)
+    return loop.fit(model or Line(), loss, batches or toy.Batches(points), out=out, **options)
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -143,11 +146,11 @@ def test_a_state_of_other_circumstances_is_not_resumed(finished, tmp_path):
 
 def test_the_identity_of_a_training_is_that_of_its_configuration_and_data(tmp_path):
     (tmp_path / "manifest.json").write_text("{}")
-    one = train.identity("seed: 0", [tmp_path])
-    assert train.identity("seed: 0", [tmp_path]) == one
-    assert train.identity("seed: 1", [tmp_path]) != one
+    one = loop.identity("seed: 0", [tmp_path])
+    assert loop.identity("seed: 0", [tmp_path]) == one
+    assert loop.identity("seed: 1", [tmp_path]) != one
     (tmp_path / "manifest.json").write_text('{"records": 1}')
-    assert train.identity("seed: 0", [tmp_path]) != one
+    assert loop.identity("seed: 0", [tmp_path]) != one
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -155,7 +158,7 @@ def test_the_identity_of_a_training_is_that_of_its_configuration_and_data(tmp_pa
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(tmp_path):
     for _ in range(2):  # from the start, and resumed
-        with pytest.raises(train.TrainingError, match=r"^toy: loss or gradient is not finite at step 9 \(batch 9 of the"):
+        with pytest.raises(loop.TrainingError, match=r"^toy: loss or gradient is not finite at step 9 \(batch 9 of the"):
             fit(tmp_path, batches=toy.Batches(lambda index: points(index, bad=9)))
         assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["2", "4", "6", "8"]
     model = fit(tmp_path)  # with the batch repaired
@@ -166,7 +169,7 @@ def test_a_gradient_that_is_not_finite_is_found_although_the_loss_is(tmp_path):
     def loss(model, batch, *, key, step):
         return jnp.sqrt(jnp.square(model.layer.linear.bias[...]).sum()), {}  # no slope at zero
 
-    with pytest.raises(train.TrainingError, match=r"not finite at step 0 "):
+    with pytest.raises(loop.TrainingError, match=r"not finite at step 0 "):
         fit(tmp_path, loss=loss)
 
 
@@ -187,7 +190,7 @@ def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
-    rate = train.schedule(kind, peak=5e-4, steps=100, warmup=20, end=1e-5)
+    rate = optimiser.schedule(kind, peak=5e-4, steps=100, warmup=20, end=1e-5)
     assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx([0, 2.5e-4, 5e-4, 1e-5], rel=1e-5)
     assert float(rate(60)) == pytest.approx((5e-4 + 1e-5) / 2, rel=1e-5)  # half-way, both are at the mean
     values = [float(rate(step)) for step in range(101)]
@@ -198,7 +201,7 @@ def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_weight_decay_touches_projections_only(name):
     params = nnx.state(toy.stage2())
-    tx = train.optimiser(name, lambda step: 0.1, weight_decay=0.5, clip=1.0)
+    tx = optimiser.optimiser(name, lambda step: 0.1, weight_decay=0.5, clip=1.0)
     updates = jax.jit(lambda params: tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0])(params)
     decayed = set()
     for path, update in nnx.to_flat_state(updates):
@@ -213,7 +216,7 @@ def test_weight_decay_touches_projections_only(name):
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_optimisers_learn_and_clip_gradients(name, tmp_path):
-    tx = train.optimiser(name, train.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0)
+    tx = optimiser.optimiser(name, optimiser.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0)
     fit(tmp_path, tx=tx, steps=40, checkpoint_every=40)
     losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
     assert losses[-1] < 0.3 * losses[0]
@@ -225,7 +228,7 @@ def test_optimisers_learn_and_clip_gradients(name, tmp_path):
 
 def test_unknown_optimisers_are_one_sentence():
     with pytest.raises(ValueError, match=r"^optim.optimiser=sgd is not known: choose adafactor or adamw$"):
-        train.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
+        optimiser.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
 
 
 # --- a real pipeline, really killed -----------------------------------------------------------------------------------
@@ -250,7 +253,7 @@ def pair_loss(pair, batch, *, key, step):
 def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
     """Trains on two corpora of the world and saves the weights; returns how many batches it drew."""
     tokenizer = text.Tokenizer(shards / "pieces.model", 8)
-    batches = data.stream({name: shards / name for name in ("ac1", "internvid")}, {"ac1": 2.0, "internvid": 1.0}, frames=3,
+    batches = pipeline.stream({name: shards / name for name in ("ac1", "internvid")}, {"ac1": 2.0, "internvid": 1.0}, frames=3,
                           size=12, short=16, batch=4, mixing="alternating", seed=0, tokenizer=tokenizer)  # fmt: skip
 
     class Counted(Iterator):
@@ -262,8 +265,8 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
             return next(batches)
 
     counted = Counted()
-    tx = train.optimiser("adafactor", train.schedule("linear", peak=1e-2, steps=STEPS, warmup=4), weight_decay=0.05, clip=1.0)
-    model = train.fit(Pair(tokenizer.size), pair_loss, counted, steps=STEPS, tx=tx, seed=0, out=out, every=2,
+    tx = optimiser.optimiser("adafactor", optimiser.schedule("linear", peak=1e-2, steps=STEPS, warmup=4), weight_decay=0.05, clip=1.0)
+    model = loop.fit(Pair(tokenizer.size), pair_loss, counted, steps=STEPS, tx=tx, seed=0, out=out, every=2,
                       checkpoint_every=4)  # fmt: skip
     checkpoints.save(model, out / "weights.npz")
     return counted.drawn
@@ -278,8 +281,8 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     assert real_run(shards, undisturbed) == STEPS
 
     path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
-    command = [sys.executable, "-c", "import sys, pathlib, test_train; "
-               "test_train.real_run(*map(pathlib.Path, sys.argv[1:]), pause=0.1)", str(shards), str(killed)]  # fmt: skip
+    command = [sys.executable, "-c", "import sys, pathlib, test_loop; "
+               "test_loop.real_run(*map(pathlib.Path, sys.argv[1:]), pause=0.1)", str(shards), str(killed)]  # fmt: skip
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
     metrics, deadline = killed / "metrics.csv", time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):  # after step 10

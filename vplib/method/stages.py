@@ -7,25 +7,19 @@ Source: VideoPrism (arXiv:2402.13217) section 2.3, Algorithm 1 and Table 11. Wha
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int
 
-from vplib.encoders import Transformer, VideoEncoder, VideoText
-from vplib.layers import AttentionPool, Dense, lecun
-from vplib.losses import contrastive, cosine_distance
-from vplib.masking import (
+from vplib.method.losses import contrastive, cosine_distance
+from vplib.method.masking import (
     MASKS,
     partly_shuffled_orders,
-    permute,
     random_visible,
     raster_orders,
     shuffle_orders,
     visible_count,
 )
-
-
-def pixels(video: UInt8[Array, "B T H W 3"], dtype=jnp.float32) -> Float[Array, "B T H W 3"]:
-    """Bytes to [0, 1]: the released models take no mean or standard deviation."""
-    return video.astype(dtype) / 255
+from vplib.model.encoders import Transformer, VideoEncoder, VideoText, pixels
+from vplib.model.layers import AttentionPool, Dense, lecun, permute
 
 
 class Stage1(nnx.Module):

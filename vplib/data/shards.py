@@ -22,7 +22,7 @@ import msgpack
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from vplib.video import VideoError
+from vplib.data.video import VideoError
 
 FORMAT = 1  # part of the fingerprint: raise it when the bytes of a shard change, and `write` starts afresh
 FULL = ("No space left on device", "Disk quota exceeded")

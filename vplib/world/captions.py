@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vplib.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
+from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
 if TYPE_CHECKING:
-    from vplib.scenes import Object, Scene
+    from vplib.world.scenes import Object, Scene
 
 PLACES = {
     "desert": "a desert", "sea": "the sea", "forest": "a forest", "night": "the night sky",

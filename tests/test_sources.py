@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_video import CLIPS, make, make_sound, moving_square, needs_clips, odd_files
 
-from vplib import ingest, shards, video
+from vplib.data import shards, sources, video
 
 
 def folder_of(root, entries):
@@ -35,11 +35,11 @@ def tar_of(path, members):
 
 
 def source_of(root, split=None):
-    return ingest.FolderSource(root, split, name="mine", max_side=48)
+    return sources.FolderSource(root, split, name="mine", max_side=48)
 
 
 def complaint(root, split=None):
-    with pytest.raises(ingest.SourceError) as caught:
+    with pytest.raises(sources.SourceError) as caught:
         source_of(root, split)
     message = str(caught.value)
     assert message.endswith(".") and "\n" not in message
@@ -68,10 +68,10 @@ def test_a_plain_h264_clip_is_kept_byte_for_byte_with_its_fields(tmp_path):
 
 
 def test_large_clips_are_scaled_down_to_the_side_asked_for():
-    data, facts = ingest.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)
+    data, facts = sources.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)
     assert (facts["width"], facts["height"], facts["frames"], facts["fps"]) == (32, 24, 12, 10)
     assert video.decode(data, name="a").frames.shape == (12, 24, 32, 3)
-    assert data == ingest.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
+    assert data == sources.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_large_clips_are_scaled_down_to_the_side_asked_for():
     ids=["lossless", "odd size", "turned"],
 )
 def test_other_files_become_upright_h264_of_even_size(data):
-    made, facts = ingest.standardize(data, name="a", max_side=480)
+    made, facts = sources.standardize(data, name="a", max_side=480)
     seen = video.probe(made, name="a")
     assert seen.codec == "h264" and seen.plain and (seen.width, seen.height) == (64, 48)
     assert facts["frames"] == 12 and facts["fps"] == pytest.approx(10)
@@ -94,7 +94,7 @@ def test_other_files_become_upright_h264_of_even_size(data):
 
 def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
     times = [0, 100, 200, 300, 800, 900, 1600]
-    made, facts = ingest.standardize(make(moving_square(7), times=times), name="phone", max_side=48)
+    made, facts = sources.standardize(make(moving_square(7), times=times), name="phone", max_side=48)
     decoded = video.decode(made, name="phone")
     assert facts["fps"] == pytest.approx(10) and facts["frames"] == 17 and facts["duration"] == pytest.approx(1.7)
     np.testing.assert_allclose(np.diff(decoded.times), 0.1, atol=1e-3)
@@ -104,20 +104,20 @@ def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
 
 def test_repeats_are_one_for_each_frame_at_a_constant_rate_despite_rounded_times():
     times = np.round(np.arange(1000) * 1001 / 15000, 3)  # as Matroska stores them
-    assert (ingest.constant_rate_repeats(times, 15000 / 1001) == 1).all()
+    assert (sources.constant_rate_repeats(times, 15000 / 1001) == 1).all()
 
 
 def test_a_single_frame_is_a_clip_and_a_tiny_picture_is_not():
-    _, facts = ingest.standardize(video.encode(moving_square(1), 10), name="a", max_side=48)
+    _, facts = sources.standardize(video.encode(moving_square(1), 10), name="a", max_side=48)
     assert facts["frames"] == 1 and facts["duration"] == pytest.approx(0.1)
     with pytest.raises(video.VideoError, match="a: is only 2x2 pixels"):
-        ingest.standardize(video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48)
+        sources.standardize(video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48)
 
 
 def test_a_wrong_timestamp_does_not_ask_for_years_of_one_frame():
     data = make(moving_square(4), times=[0, 100, 200, 900_000])
     with pytest.raises(video.VideoError, match="shows only 4 frames in 900 s"):
-        ingest.standardize(data, name="a", max_side=48)
+        sources.standardize(data, name="a", max_side=48)
 
 
 def test_broken_files_of_a_folder_are_skipped_and_named(tmp_path):
@@ -174,7 +174,7 @@ def test_the_fingerprint_follows_captions_videos_and_size(tmp_path):
     other_text = folder_of(tmp_path / "text", [("a.mp4", data, {"text": "another"})])
     other_video = folder_of(tmp_path / "video", [("a.mp4", data[:-1] + b"x", {"text": "a clip"})])
     assert len({first, source_of(other_text).fingerprint, source_of(other_video).fingerprint}) == 3
-    assert ingest.FolderSource(tmp_path / "one", name="mine", max_side=24).fingerprint != first
+    assert sources.FolderSource(tmp_path / "one", name="mine", max_side=24).fingerprint != first
 
 
 def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_path):
@@ -184,7 +184,7 @@ def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_p
     tar_of(tmp_path / "00000.tar", {"0.mp4": data, "0.txt": b"from text\n", "0.json": json.dumps(about).encode()})
     members = {"1.mp4": data, "1.json": json.dumps(about).encode(), "2.txt": b"no video", "v.2.webm": webm}
     tar_of(tmp_path / "00001.tar", {**members, "v.2.txt": b"two dots", "3.mp4": data, "4.mp4": data, "4.json": b"[1"})
-    source = pickle.loads(pickle.dumps(ingest.WebDatasetSource(tmp_path, name="web", max_side=48)))
+    source = pickle.loads(pickle.dumps(sources.WebDatasetSource(tmp_path, name="web", max_side=48)))
     assert [source[index].text for index in range(3)] == ["from text", "from json", "two dots"]
     assert source[0].video == data and source[0].meta["file_name"] == "00000.tar/0.mp4"
     assert source[1].meta | {"key": "1", "url": "u", "label": 3, "frames": 12} == source[1].meta
@@ -198,8 +198,8 @@ def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_p
 
 def test_bad_archives_are_named(tmp_path):
     def complain():
-        with pytest.raises(ingest.SourceError) as caught:
-            ingest.WebDatasetSource(tmp_path, name="web", max_side=48)
+        with pytest.raises(sources.SourceError) as caught:
+            sources.WebDatasetSource(tmp_path, name="web", max_side=48)
         return str(caught.value)
 
     assert "holds no .tar files" in complain()
@@ -214,7 +214,7 @@ def test_bad_archives_are_named(tmp_path):
 
 @needs_clips
 def test_real_clips_become_shards_that_decode_as_their_captions_say(tmp_path):
-    manifest = write(ingest.FolderSource(CLIPS, "val", name="clips", max_side=144), tmp_path)
+    manifest = write(sources.FolderSource(CLIPS, "val", name="clips", max_side=144), tmp_path)
     told = {line["file"]: line for line in map(json.loads, (CLIPS / "captions.jsonl").read_text().splitlines())}
     read = shards.Shards(tmp_path)
     assert manifest["skipped"] == [] and len(read) == sum(file.startswith("val/") for file in told)
@@ -233,9 +233,9 @@ def test_odd_real_files_are_standardized_or_refused(facts):
     path, expected = CLIPS / facts["file"], facts["expected"]
     if expected["decodable"] != "yes" or expected["attached_pic"] or expected["display_width"] == 1:
         with pytest.raises(video.VideoError):
-            ingest.standardize(path, name=facts["file"], max_side=96)
+            sources.standardize(path, name=facts["file"], max_side=96)
         return
-    data, told = ingest.standardize(path, name=facts["file"], max_side=96)
+    data, told = sources.standardize(path, name=facts["file"], max_side=96)
     decoded = video.decode(data, name=facts["file"])
     assert decoded.frames.shape == (told["frames"], told["height"], told["width"], 3)
     assert min(told["width"], told["height"]) <= 96 and decoded.fps == pytest.approx(told["fps"])

@@ -1,0 +1,1 @@
+"""Videos and texts to batches: read video (files to frames), sources (folders and archives), shards, text, then pipeline (Grain)."""

@@ -1,0 +1,1 @@
+"""What a frozen model knows: read features, heads and metrics, then classify."""

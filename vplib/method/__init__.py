@@ -1,0 +1,1 @@
+"""The method, in one evening: read stages first (both stages, from a batch to the loss), then masking and losses."""
