@@ -66,9 +66,11 @@ def encoder_operations(sizes: dict, places: int) -> float:
     keys = sizes["frames"]
     if places < (sizes["size"] // sizes["patch"]) ** 2:
         keys = tokens if tokens <= SHORT else 3 * sizes["frames"]
-    return (2 * tokens * 3 * sizes["patch"] ** 2 * width
-            + stack_operations(sizes["spatial_layers"], tokens, places, width, hidden)
-            + stack_operations(sizes["temporal_layers"], tokens, keys, width, hidden))
+    return (
+        2 * tokens * 3 * sizes["patch"] ** 2 * width
+        + stack_operations(sizes["spatial_layers"], tokens, places, width, hidden)
+        + stack_operations(sizes["temporal_layers"], tokens, keys, width, hidden)
+    )
 
 
 def step_operations(sizes: dict, decoder: dict, ratio: float) -> float:
@@ -77,8 +79,12 @@ def step_operations(sizes: dict, decoder: dict, ratio: float) -> float:
     seen = visible_count(places, ratio)
     student = encoder_operations(sizes, seen)
     for tokens in (sizes["frames"] * places, sizes["frames"] * seen):  # local, global
-        student += stack_operations(decoder["layers"], tokens, tokens, decoder["width"], decoder["mlp"])
-        student += 2 * decoder["width"] * sizes["width"] * (sizes["frames"] * seen + tokens)  # projector, output
+        student += stack_operations(
+            decoder["layers"], tokens, tokens, decoder["width"], decoder["mlp"]
+        )
+        student += (
+            2 * decoder["width"] * sizes["width"] * (sizes["frames"] * seen + tokens)
+        )  # projector, output
     return encoder_operations(sizes, places) + 3 * student
 
 
@@ -90,7 +96,10 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.n
             start = time.perf_counter()
             jax.block_until_ready(run())
             times[name].append(time.perf_counter() - start)
-            print(f"  {'warm-up' if not repeat else repeat}: {name} {times[name][-1]:.2f} s", flush=True)
+            print(
+                f"  {'warm-up' if not repeat else repeat}: {name} {times[name][-1]:.2f} s",
+                flush=True,
+            )
     return {name: np.array(values[1:]) for name, values in times.items()}
 
 
@@ -98,7 +107,11 @@ def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "
     """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note` why."""
     values = {"value": "not measured", "low": None, "high": None}
     if ratios is not None:
-        values = {"value": float(np.median(ratios)), "low": float(ratios.min()), "high": float(ratios.max())}
+        values = {
+            "value": float(np.median(ratios)),
+            "low": float(ratios.min()),
+            "high": float(ratios.max()),
+        }
     return {"name": name, **values, "unit": unit, "bar": bar, "note": note}
 
 
@@ -114,19 +127,33 @@ def torch_forward(sizes: dict) -> Callable[[], object] | str:
         return f"PyTorch finds no GPU, JAX runs on {BACKEND}"
     torch.set_num_threads(int(os.environ["NPROC"]))
     device = "cpu" if BACKEND == "cpu" else "cuda"
-    model = VideoPrismVisionModel(VideoPrismVisionConfig(
-        image_size=sizes["size"], num_frames=sizes["frames"], tubelet_size=[1, sizes["patch"], sizes["patch"]],
-        hidden_size=sizes["width"], num_attention_heads=sizes["heads"], intermediate_size=sizes["mlp"],
-        num_spatial_layers=sizes["spatial_layers"], num_temporal_layers=sizes["temporal_layers"]))
+    model = VideoPrismVisionModel(
+        VideoPrismVisionConfig(
+            image_size=sizes["size"],
+            num_frames=sizes["frames"],
+            tubelet_size=[1, sizes["patch"], sizes["patch"]],
+            hidden_size=sizes["width"],
+            num_attention_heads=sizes["heads"],
+            intermediate_size=sizes["mlp"],
+            num_spatial_layers=sizes["spatial_layers"],
+            num_temporal_layers=sizes["temporal_layers"],
+        )
+    )
     model = model.eval().to(device, torch.float32 if BACKEND == "cpu" else torch.bfloat16)
-    video = torch.rand(CLIPS, sizes["frames"], 3, sizes["size"], sizes["size"], dtype=model.dtype, device=device)
+    video = torch.rand(
+        CLIPS, sizes["frames"], 3, sizes["size"], sizes["size"], dtype=model.dtype, device=device
+    )
 
     def run():
         with torch.inference_mode():
             tokens = model(video).last_hidden_state
         if device == "cuda":
             torch.cuda.synchronize()
-        assert tokens.shape == (CLIPS, sizes["frames"] * (sizes["size"] // sizes["patch"]) ** 2, sizes["width"])
+        assert tokens.shape == (
+            CLIPS,
+            sizes["frames"] * (sizes["size"] // sizes["patch"]) ** 2,
+            sizes["width"],
+        )
 
     return run
 
@@ -134,7 +161,9 @@ def torch_forward(sizes: dict) -> Callable[[], object] | str:
 def large_products(operations: float) -> tuple[Callable[[], object], float]:
     """Matrix products of about a quarter of `operations`, and by what to multiply their time for all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
-    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(DTYPE)  # products keep their size
+    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(
+        DTYPE
+    )  # products keep their size
     products = max(round(operations / (4 * 2 * side**3)), 1)
     multiply = jax.jit(lambda matrix: functools.reduce(jnp.matmul, [matrix] * (products + 1)))
     return lambda: multiply(matrix), operations / (products * 2 * side**3)
@@ -151,19 +180,33 @@ def random_bytes(sizes: dict) -> jax.Array:
 
 
 def training(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
-    encoder, video = VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0)), random_bytes(sizes)
+    encoder, video = (
+        VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0)),
+        random_bytes(sizes),
+    )
     dense = jax.jit(jax.grad(power))
-    operations = 3 * CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)  # backward: twice the forward pass
+    operations = (
+        3 * CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
+    )  # backward: twice the forward pass
     multiply, times_more = large_products(operations)
     times = turns({"dense": lambda: dense(encoder, video), "matmul": multiply}, repeats)
-    rows = [row("training_share_of_matmul_rate", times["matmul"] * times_more / times["dense"], "of the rate of large matrix "
-                "products, dense forward and backward pass", ">= 0.45" if BACKEND != "cpu" else "", WHERE)]  # fmt: skip
+    rows = [
+        row(
+            "training_share_of_matmul_rate",
+            times["matmul"] * times_more / times["dense"],
+            "of the rate of large matrix products, dense forward and backward pass",
+            ">= 0.45" if BACKEND != "cpu" else "",
+            WHERE,
+        )
+    ]
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
 def forward(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
     encoder = VideoEncoder(**sizes, kernel=kernel, rngs=nnx.Rngs(0))
-    video = jax.random.uniform(jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE)
+    video = jax.random.uniform(
+        jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE
+    )
     encode = jax.jit(lambda encoder, video: encoder(video))
     operations = CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
     multiply, times_more = large_products(operations)
@@ -175,10 +218,21 @@ def forward(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[li
     limit = times["matmul"] * times_more
     speedup = times["pytorch"] / times["ours"] if callable(pytorch) else None
     rows = [
-        row("forward_over_matmul_limit", times["ours"] / limit, "times the time of as many operations in large matrix "
-            "products", "<= 1.25", f"{WHERE}; {operations / 1e12:.2f} TFLOP"),
-        row("forward_speedup_over_pytorch", speedup, "times faster", ">= 1.6", WHERE if callable(pytorch) else pytorch),
-    ]  # fmt: skip
+        row(
+            "forward_over_matmul_limit",
+            times["ours"] / limit,
+            "times the time of as many operations in large matrix products",
+            "<= 1.25",
+            f"{WHERE}; {operations / 1e12:.2f} TFLOP",
+        ),
+        row(
+            "forward_speedup_over_pytorch",
+            speedup,
+            "times faster",
+            ">= 1.6",
+            WHERE if callable(pytorch) else pytorch,
+        ),
+    ]
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
@@ -186,22 +240,53 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     """The teacher has its text encoder cut to one layer: this step does not use it."""
     student = VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0))
     text = dict(vocabulary=8, layers=1, mlp=sizes["width"])
-    teacher = VideoText(vision=sizes | {"kernel": kernel}, text=text, aux_layers=0, pooler_inner=cfg.model.pooler_inner, rngs=nnx.Rngs(1))
-    stage = Stage2(student, teacher_width=sizes["width"], teacher_heads=sizes["heads"], decoder=dict(cfg.model.decoder),
-                   local_loss=True, global_loss=True, rngs=nnx.Rngs(2))  # fmt: skip
+    teacher = VideoText(
+        vision=sizes | {"kernel": kernel},
+        text=text,
+        aux_layers=0,
+        pooler_inner=cfg.model.pooler_inner,
+        rngs=nnx.Rngs(1),
+    )
+    stage = Stage2(
+        student,
+        teacher_width=sizes["width"],
+        teacher_heads=sizes["heads"],
+        decoder=dict(cfg.model.decoder),
+        local_loss=True,
+        global_loss=True,
+        rngs=nnx.Rngs(2),
+    )
     video = random_bytes(sizes)
     chosen = cfg.stage2
     places = (sizes["size"] // sizes["patch"]) ** 2
     seen = visible_count(places, chosen.mask_ratio)
-    visible = MASKS[chosen.mask](jax.random.key(1), CLIPS, sizes["frames"], sizes["size"] // sizes["patch"], seen)
+    visible = MASKS[chosen.mask](
+        jax.random.key(1), CLIPS, sizes["frames"], sizes["size"] // sizes["patch"], seen
+    )
 
     def loss(stage, video, teacher, key):
-        return stage2_loss(stage, {"video": video}, teacher, mask=chosen.mask, ratio=chosen.mask_ratio,
-                           shuffle=chosen.shuffle_tokens, masked_only=chosen.masked_only,
-                           normalise_targets=chosen.normalise_targets, dtype=DTYPE, key=key, step=0)[0]  # fmt: skip
+        return stage2_loss(
+            stage,
+            {"video": video},
+            teacher,
+            mask=chosen.mask,
+            ratio=chosen.mask_ratio,
+            shuffle=chosen.shuffle_tokens,
+            masked_only=chosen.masked_only,
+            normalise_targets=chosen.normalise_targets,
+            dtype=DTYPE,
+            key=key,
+            step=0,
+        )[0]
 
-    dense, masked, whole = (jax.jit(jax.grad(f)) for f in (
-        power, lambda encoder, video, visible: power(encoder, video, visible=visible), loss))
+    dense, masked, whole = (
+        jax.jit(jax.grad(f))
+        for f in (
+            power,
+            lambda encoder, video, visible: power(encoder, video, visible=visible),
+            loss,
+        )
+    )
     encode = jax.jit(lambda encoder, video: encoder(pixels(video, DTYPE)))
     runs = {
         "dense": lambda: dense(student, video),
@@ -211,15 +296,24 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
     }
     times = turns(runs, repeats)
     seen_share = encoder_operations(sizes, seen) / encoder_operations(sizes, places)
-    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / (3 * encoder_operations(sizes, places))
+    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / (
+        3 * encoder_operations(sizes, places)
+    )
     results = (
         ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
-        ("stage2_without_decoders_over_dense_student", times["teacher"] + times["visible"], 1 / 3 + seen_share, ""),
+        (
+            "stage2_without_decoders_over_dense_student",
+            times["teacher"] + times["visible"],
+            1 / 3 + seen_share,
+            "",
+        ),
         ("stage2_visible_student_over_dense_student", times["visible"], seen_share, ""),
-    )  # fmt: skip
+    )
     unit = "of the student's dense forward and backward pass"
-    rows = [row(name, seconds / times["dense"], unit, bar, f"{WHERE}; operations {share:.2f}")
-            for name, seconds, share, bar in results]  # fmt: skip
+    rows = [
+        row(name, seconds / times["dense"], unit, bar, f"{WHERE}; operations {share:.2f}")
+        for name, seconds, share, bar in results
+    ]
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
@@ -229,21 +323,45 @@ PARTS = {"forward": forward, "training": training, "step": step}
 def machine() -> dict:
     """What the times depend on."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    packages = [name for name in ("jax", "jaxlib", "flax", "torch", "transformers") if importlib.util.find_spec(name)]
-    return {"cpu": names[0] if names else platform.processor(), "cores": os.cpu_count(), "threads": int(os.environ["NPROC"]),
-            "devices": [device.device_kind for device in jax.devices()], "system": platform.system(),
-            "python": platform.python_version(), **{name: version(name) for name in packages}}
+    names = (
+        [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if line.startswith("model name")
+        ]
+        if info.exists()
+        else []
+    )
+    packages = [
+        name
+        for name in ("jax", "jaxlib", "flax", "torch", "transformers")
+        if importlib.util.find_spec(name)
+    ]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": int(os.environ["NPROC"]),
+        "devices": [device.device_kind for device in jax.devices()],
+        "system": platform.system(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in packages},
+    }
 
 
 def write(rows: list[dict], times: dict) -> None:
     """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
-    old = json.loads(table.with_suffix(".json").read_text()) if table.with_suffix(".json").exists() else []
+    old = (
+        json.loads(table.with_suffix(".json").read_text())
+        if table.with_suffix(".json").exists()
+        else []
+    )
     about = machine()
     entries = {entry["name"]: entry for entry in old}
     for entry in rows:
-        if entry["value"] != "not measured" or entry["name"] not in entries:  # elsewhere it may have been
+        if (
+            entry["value"] != "not measured" or entry["name"] not in entries
+        ):  # elsewhere it may have been
             entries[entry["name"]] = entry | {"machine": about, "seconds": times}
     ordered = [entries[name] for name in sorted(entries)]
     text = json.dumps(ordered, indent=1) + "\n"
@@ -254,7 +372,10 @@ def write(rows: list[dict], times: dict) -> None:
             if path == table:
                 writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
                 writer.writeheader()
-                writer.writerows({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in entry.items()} for entry in ordered)
+                writer.writerows(
+                    {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in entry.items()}
+                    for entry in ordered
+                )
             else:
                 file.write(text)
         os.replace(part, path)
@@ -263,12 +384,20 @@ def write(rows: list[dict], times: dict) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    parser.add_argument("--repeats", type=int, default=3, help="measurements of each, after one that does not count")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="measurements of each, after one that does not count"
+    )
     parser.add_argument("--model", default="base", help="a word of conf/model")
-    parser.add_argument("--attention", default="plain", choices=["plain", *KERNELS], help="as hardware.attention")
-    parser.add_argument("--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json")
+    parser.add_argument(
+        "--attention", default="plain", choices=["plain", *KERNELS], help="as hardware.attention"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json"
+    )
     options = parser.parse_args()
-    cfg = config.load("30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}")
+    cfg = config.load(
+        "30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}"
+    )
     sizes = {name: cfg.model[name] for name in VISION}
     print(json.dumps(machine()))
     for part in options.parts:
@@ -276,8 +405,14 @@ def main() -> None:
         rows, times = PARTS[part](cfg, sizes, kernel, options.repeats)
         for entry in rows:
             entry["name"] += f"_{BACKEND}" * (BACKEND != "cpu") + f"_{kernel}" * (kernel != "plain")
-            numbers = f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]" if entry["low"] else entry["value"]
-            print(f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})")
+            numbers = (
+                f"{entry['value']:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+                if entry["low"]
+                else entry["value"]
+            )
+            print(
+                f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})"
+            )
         if options.record:
             write(rows, times)
 

@@ -35,15 +35,21 @@ def seconds(run, *inputs) -> float:
     return time.perf_counter() - start
 
 
-def measure(sizes: dict, *, batch: int, mask: str, ratio: float, repeats: int) -> tuple[np.ndarray, np.ndarray, float]:
+def measure(
+    sizes: dict, *, batch: int, mask: str, ratio: float, repeats: int
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is visible."""
     encoder = VideoEncoder(**sizes, rngs=nnx.Rngs(0))
     grid = sizes["size"] // sizes["patch"]
     count = visible_count(grid**2, ratio)
-    video = jax.random.uniform(jax.random.key(0), (batch, sizes["frames"], sizes["size"], sizes["size"], 3))
+    video = jax.random.uniform(
+        jax.random.key(0), (batch, sizes["frames"], sizes["size"], sizes["size"], 3)
+    )
     visible = MASKS[mask](jax.random.key(1), batch, sizes["frames"], grid, count)
     dense = jax.jit(jax.grad(lambda encoder, video: jnp.square(encoder(video)).mean()))
-    masked = jax.jit(jax.grad(lambda encoder, video, visible: jnp.square(encoder(video, visible=visible)).mean()))
+    masked = jax.jit(
+        jax.grad(lambda encoder, video, visible: jnp.square(encoder(video, visible=visible)).mean())
+    )
     times = []
     for _ in range(repeats + 2):  # the first ones compile and warm up
         times.append((seconds(dense, encoder, video), seconds(masked, encoder, video, visible)))
@@ -60,7 +66,9 @@ def interval(ratios: np.ndarray) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--record", action="store_true", help="write the rows into reports/tables/headline.csv")
+    parser.add_argument(
+        "--record", action="store_true", help="write the rows into reports/tables/headline.csv"
+    )
     parser.add_argument("--repeats", type=int, default=30, help="measurements of each pass")
     options = parser.parse_args()
     cfg = config.load("30_stage2", "scale=smoke model=tiny tag=visible_cost")
@@ -71,14 +79,25 @@ def main() -> None:
     }
     rows = []
     for name, (sizes, batch) in cases.items():
-        dense, masked, share = measure(sizes, batch=batch, mask=cfg.stage2.mask, ratio=cfg.stage2.mask_ratio,
-                                       repeats=options.repeats)  # fmt: skip
+        dense, masked, share = measure(
+            sizes,
+            batch=batch,
+            mask=cfg.stage2.mask,
+            ratio=cfg.stage2.mask_ratio,
+            repeats=options.repeats,
+        )
         ratio, (low, high) = float(np.median(masked / dense)), interval(masked / dense)
-        print(f"{name}: {ratio:.3f} [{low:.3f}, {high:.3f}] of dense; dense {1e3 * np.median(dense):.1f} ms, visible "
-              f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes['frames']} frames, batch {batch}")  # fmt: skip
-        rows.append({"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"})
+        print(
+            f"{name}: {ratio:.3f} [{low:.3f}, {high:.3f}] of dense; dense {1e3 * np.median(dense):.1f} ms, visible "
+            f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes['frames']} frames, batch {batch}"
+        )
+        rows.append(
+            {"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"}
+        )
     if options.record:
-        results.record(rows, scale="benchmark", command="python benchmarks/visible_cost.py --record")
+        results.record(
+            rows, scale="benchmark", command="python benchmarks/visible_cost.py --record"
+        )
 
 
 if __name__ == "__main__":

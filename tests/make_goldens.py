@@ -21,7 +21,15 @@ from vplib import export
 from vplib.model.encoders import VideoClassifier, VideoText, sinusoids
 
 WIDTH, HEADS, MLP, PATCH, SIZE, FRAMES, VOCABULARY, CLASSES = 16, 2, 64, 4, 12, 3, 40, 5
-VISION = dict(patch=PATCH, size=SIZE, frames=FRAMES, width=WIDTH, spatial_layers=2, temporal_layers=2, heads=HEADS)
+VISION = dict(
+    patch=PATCH,
+    size=SIZE,
+    frames=FRAMES,
+    width=WIDTH,
+    spatial_layers=2,
+    temporal_layers=2,
+    heads=HEADS,
+)
 CASES = {  # clips, frames, pixels
     "train_shape": (2, FRAMES, SIZE, SIZE),
     "more_frames": (1, 5, SIZE, SIZE),
@@ -39,7 +47,9 @@ def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
         gain = 6.0 if ("q_proj" in name or "k_proj" in name) and value.ndim > 1 else 1.0
         if "embedding" in name or "cls_emb" in name or "pooling_attention_query" in name:
             fan_in = 4
-        value.data = torch.tensor(rng.normal(size=tuple(value.shape)) * (gain / fan_in) ** 0.5, dtype=torch.float32)
+        value.data = torch.tensor(
+            rng.normal(size=tuple(value.shape)) * (gain / fan_in) ** 0.5, dtype=torch.float32
+        )
 
 
 def released(model: torch.nn.Module, make) -> dict[str, np.ndarray]:
@@ -48,12 +58,17 @@ def released(model: torch.nn.Module, make) -> dict[str, np.ndarray]:
     shapes = {"params/" + "/".join(map(str, path)): value.shape for path, value in flat}
     named = {name: value.detach().numpy() for name, value in model.named_parameters()}
     weights = export.released(named, shapes)
-    assert sum(value.size for value in weights.values()) == sum(value.size for value in named.values())
+    assert sum(value.size for value in weights.values()) == sum(
+        value.size for value in named.values()
+    )
     return weights
 
 
 def given(video: np.ndarray) -> dict:
-    return dict(pixel_values_videos=torch.tensor(video).permute(0, 1, 4, 2, 3), interpolate_pos_encoding=True)
+    return dict(
+        pixel_values_videos=torch.tensor(video).permute(0, 1, 4, 2, 3),
+        interpolate_pos_encoding=True,
+    )
 
 
 def save(name: str, arrays: dict[str, np.ndarray]) -> None:
@@ -68,30 +83,52 @@ def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
     vision = VISION | {"mlp": MLP}
     found = vision | dict(aux_layers=1, vocabulary=VOCABULARY, text_layers=2, text_mlp=MLP)
     config = VideoPrismConfig(**export.configuration(found))
-    model = VideoPrismClipModel._from_config(config, attn_implementation="eager").eval()  # the only one that caps logits
+    model = VideoPrismClipModel._from_config(
+        config, attn_implementation="eager"
+    ).eval()  # the only one that caps logits
     randomise(model, rng)
     positions = sinusoids(export.TEXT_LENGTH, WIDTH)  # the released ones: see vplib/export.py
     model.text_model.embeddings.position_embedding = torch.tensor(np.asarray(positions))
 
-    arrays = released(model, lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=MLP, rngs=nnx.Rngs(0)))
+    arrays = released(
+        model,
+        lambda: VideoText(
+            vision=vision, text=text, aux_layers=1, pooler_inner=MLP, rngs=nnx.Rngs(0)
+        ),
+    )
     for case, (clips, *shape) in CASES.items():
         video = rng.random((clips, *shape, 3), dtype=np.float32)
         arrays[f"{case}/video"] = video
-        arrays[f"{case}/tokens"] = model.video_model.vision_model(**given(video)).last_hidden_state.numpy()
-        arrays[f"{case}/video_embedding"] = model.video_model(**given(video)).pooler_output[:, 0].numpy()
+        arrays[f"{case}/tokens"] = model.video_model.vision_model(
+            **given(video)
+        ).last_hidden_state.numpy()
+        arrays[f"{case}/video_embedding"] = (
+            model.video_model(**given(video)).pooler_output[:, 0].numpy()
+        )
     ids = rng.integers(1, VOCABULARY, (3, 6)).astype(np.int32)
     keep = np.arange(6) < np.array([[6], [4], [1]])
     output = model.text_model(torch.tensor(ids * keep), attention_mask=torch.tensor(keep).long())
-    return arrays | {"text/ids": ids * keep, "text/keep": keep, "text/text_embedding": output.pooler_output.numpy()}
+    return arrays | {
+        "text/ids": ids * keep,
+        "text/keep": keep,
+        "text/text_embedding": output.pooler_output.numpy(),
+    }
 
 
 def classifier(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    vision = VISION | {"mlp": WIDTH}  # transformers' pooler is as wide as its MLP, the released one as the model
+    vision = VISION | {
+        "mlp": WIDTH
+    }  # transformers' pooler is as wide as its MLP, the released one as the model
     model = VideoPrismForVideoClassification._from_config(
-        VideoPrismForVideoClassification.config_class(**export.configuration(vision | {"classes": CLASSES})),
-        attn_implementation="eager").eval()  # fmt: skip
+        VideoPrismForVideoClassification.config_class(
+            **export.configuration(vision | {"classes": CLASSES})
+        ),
+        attn_implementation="eager",
+    ).eval()
     randomise(model, rng)
-    arrays = released(model, lambda: VideoClassifier(vision=vision, classes=CLASSES, rngs=nnx.Rngs(0)))
+    arrays = released(
+        model, lambda: VideoClassifier(vision=vision, classes=CLASSES, rngs=nnx.Rngs(0))
+    )
     for case in ("train_shape", "more_frames"):
         clips, *shape = CASES[case]
         arrays[f"{case}/video"] = rng.random((clips, *shape, 3), dtype=np.float32)

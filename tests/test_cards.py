@@ -8,22 +8,56 @@ from vplib import paths
 from vplib.world import corpora
 
 FOLDER = paths.ROOT / "data_cards"
-SECTIONS = ["Description", "Access and how to obtain", "Licence", "How captions were made", "Published statistics",
-            "Known limits", "Privacy", "Our stand-in", "Citation"]  # fmt: skip
-OWN_SECTIONS = ["Description", "Access and how to obtain", "Licence", "How captions were made", "Statistics",
-                "Known limits", "Privacy", "What it stands in for", "Citation"]  # fmt: skip
-KEYS = {"pretty_name", "license", "access", "redistributable", "language", "caption_source", "published", "used_in",
-        "stand_in"}  # fmt: skip
-CORPORA = pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv").query("role == 'pretraining'")
+SECTIONS = [
+    "Description",
+    "Access and how to obtain",
+    "Licence",
+    "How captions were made",
+    "Published statistics",
+    "Known limits",
+    "Privacy",
+    "Our stand-in",
+    "Citation",
+]
+OWN_SECTIONS = [
+    "Description",
+    "Access and how to obtain",
+    "Licence",
+    "How captions were made",
+    "Statistics",
+    "Known limits",
+    "Privacy",
+    "What it stands in for",
+    "Citation",
+]
+KEYS = {
+    "pretty_name",
+    "license",
+    "access",
+    "redistributable",
+    "language",
+    "caption_source",
+    "published",
+    "used_in",
+    "stand_in",
+}
+CORPORA = pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv").query(
+    "role == 'pretraining'"
+)
 
 
 def read(file):
     """Header and section titles of a card."""
     _, header, body = file.read_text().split("---\n", 2)
-    return yaml.safe_load(header), [line[3:] for line in body.splitlines() if line.startswith("## ")]
+    return yaml.safe_load(header), [
+        line[3:] for line in body.splitlines() if line.startswith("## ")
+    ]
 
 
-CARDS = {header["pretty_name"]: (header, sections) for header, sections in map(read, sorted(FOLDER.glob("[a-z]*.md")))}
+CARDS = {
+    header["pretty_name"]: (header, sections)
+    for header, sections in map(read, sorted(FOLDER.glob("[a-z]*.md")))
+}
 OWN, _ = CARDS["Embedded world"]
 
 
@@ -45,10 +79,28 @@ def test_published_corpus(row):
 @pytest.mark.parametrize("row", CORPORA.to_dict("records"), ids=CORPORA["name"])
 def test_statistics_are_the_published_ones(row):
     """The numbers of a card's table, in the order of the columns of corpora.csv."""
-    card = next(file for file in FOLDER.glob("[a-z]*.md") if read(file)[0]["pretty_name"] == row["name"])
-    cells = [line.split(" | ") for line in card.read_text().splitlines() if line.startswith("| ") and "arXiv" in line]
-    columns = ["n_clips", "n_videos", "clips_printed", "videos_printed", "domain", "text_source", "quality",
-               "noun_verb_ratio", "pct_with_humans", "optical_flow_px", "grounding_score", "avg_zs_r1"]  # fmt: skip
+    card = next(
+        file for file in FOLDER.glob("[a-z]*.md") if read(file)[0]["pretty_name"] == row["name"]
+    )
+    cells = [
+        line.split(" | ")
+        for line in card.read_text().splitlines()
+        if line.startswith("| ") and "arXiv" in line
+    ]
+    columns = [
+        "n_clips",
+        "n_videos",
+        "clips_printed",
+        "videos_printed",
+        "domain",
+        "text_source",
+        "quality",
+        "noun_verb_ratio",
+        "pct_with_humans",
+        "optical_flow_px",
+        "grounding_score",
+        "avg_zs_r1",
+    ]
     assert len(cells) == len(columns)
     for (_, said, source), column in zip(cells, columns, strict=True):
         assert source.removesuffix(" |") == row["source"]

@@ -18,7 +18,9 @@ from vplib.model.encoders import VideoEncoder, VideoText
 
 GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"
 REFERENCE = paths.ROOT.parent / "shared" / "golden"
-reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the folder with parameters of the released code is absent")
+reference = pytest.mark.skipif(
+    not REFERENCE.is_dir(), reason="the folder with parameters of the released code is absent"
+)
 
 
 def shapes(arrays) -> dict[str, tuple[int, ...]]:
@@ -29,19 +31,31 @@ def shapes(arrays) -> dict[str, tuple[int, ...]]:
 
 
 def test_names_and_shapes_are_the_released_ones():
-    vision = dict(patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64)
+    vision = dict(
+        patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64
+    )
     text = dict(vocabulary=40, layers=2, mlp=64)
-    model = toy.filled(lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0)))
+    model = toy.filled(
+        lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0))
+    )
     flat = checkpoints.flatten(model)
     assert shapes(flat) == shapes(np.load(GOLDEN))
-    assert flat["params/vision_encoder/spatial_encoder/transformers_stack/x_layers/self_attention/query/w"].shape == (2, 16, 2, 8)
+    assert flat[
+        "params/vision_encoder/spatial_encoder/transformers_stack/x_layers/self_attention/query/w"
+    ].shape == (2, 16, 2, 8)
 
 
 @reference
 def test_names_and_shapes_are_those_of_the_released_code():
-    vision = dict(patch=6, size=24, frames=4, width=48, spatial_layers=3, temporal_layers=2, heads=4, mlp=96)
+    vision = dict(
+        patch=6, size=24, frames=4, width=48, spatial_layers=3, temporal_layers=2, heads=4, mlp=96
+    )
     text = dict(vocabulary=101, layers=2, mlp=192)
-    model = toy.filled(lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=192, rngs=nnx.Rngs(0)))
+    model = toy.filled(
+        lambda: VideoText(
+            vision=vision, text=text, aux_layers=1, pooler_inner=192, rngs=nnx.Rngs(0)
+        )
+    )
     assert shapes(checkpoints.flatten(model)) == shapes(np.load(REFERENCE / "lvt_params.npz"))
     encoder = toy.filled(lambda: VideoEncoder(**vision, rngs=nnx.Rngs(0)))
     assert shapes(checkpoints.flatten(encoder)) == shapes(np.load(REFERENCE / "encoder_params.npz"))
@@ -92,7 +106,10 @@ def test_digests_tell_weights_apart():
     weights = checkpoints.flatten(toy.encoder())
     assert checkpoints.digest(weights) == checkpoints.digest(dict(reversed(weights.items())))
     name = "params/spatial_ln/bias"
-    others = [weights | {name: weights[name] + 1e-6}, {k: v for k, v in weights.items() if k != name}]
+    others = [
+        weights | {name: weights[name] + 1e-6},
+        {k: v for k, v in weights.items() if k != name},
+    ]
     assert len({checkpoints.digest(w) for w in (weights, *others)}) == 3
 
 
@@ -103,15 +120,28 @@ def without(weights, name):
     return {key: value for key, value in weights.items() if key != name}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda w: without(w, "params/spatial_ln/bias"),
-     r"^toy\.npz is of another model: it lacks spatial_ln/bias \(and 0 more\); choose the model= it was trained with$"),
-    (lambda w: w | {"params/spatial_ln/gain": np.zeros(16), "params/extra": np.zeros(1)},
-     r"^toy\.npz is of another model: it has unknown extra \(and 1 more\); choose the model= it was trained with$"),
-    (lambda w: w | {"params/spatial_ln/bias": np.zeros(8)},
-     r"^toy\.npz is of another size: spatial_ln/bias has shape \(8,\) and the model wants \(16,\); choose the model= it"),
-    (lambda w: {}, r"^toy\.npz is of another model: it lacks .* \(and \d+ more\); choose the model= it was trained with$"),
-], ids=["missing", "extra", "shape", "empty"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: without(w, "params/spatial_ln/bias"),
+            r"^toy\.npz is of another model: it lacks spatial_ln/bias \(and 0 more\); choose the model= it was trained with$",
+        ),
+        (
+            lambda w: w | {"params/spatial_ln/gain": np.zeros(16), "params/extra": np.zeros(1)},
+            r"^toy\.npz is of another model: it has unknown extra \(and 1 more\); choose the model= it was trained with$",
+        ),
+        (
+            lambda w: w | {"params/spatial_ln/bias": np.zeros(8)},
+            r"^toy\.npz is of another size: spatial_ln/bias has shape \(8,\) and the model wants \(16,\); choose the model= it",
+        ),
+        (
+            lambda w: {},
+            r"^toy\.npz is of another model: it lacks .* \(and \d+ more\); choose the model= it was trained with$",
+        ),
+    ],
+    ids=["missing", "extra", "shape", "empty"],
+)
 def test_weights_that_do_not_fit_are_one_sentence_and_nothing_is_set(change, message):
     model = toy.encoder(0)
     with pytest.raises(CheckpointError, match=message):
@@ -121,7 +151,10 @@ def test_weights_that_do_not_fit_are_one_sentence_and_nothing_is_set(change, mes
 
 
 def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
-    with pytest.raises(CheckpointError, match=r"^no weights at .*none\.npz: run the notebook that trains them, or give"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"^no weights at .*none\.npz: run the notebook that trains them, or give",
+    ):
         checkpoints.read(tmp_path / "none.npz")
     with pytest.raises(CheckpointError, match=r"^no weights at "):
         checkpoints.read(tmp_path)  # a folder
@@ -130,11 +163,19 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
     np.save(tmp_path / "array.npy", np.zeros(3))
-    broken = {"cut": whole[: len(whole) // 2], "nothing": b"", "words": b"not weights", "flipped": bytes(flipped),
-              "array": (tmp_path / "array.npy").read_bytes()}  # fmt: skip
+    broken = {
+        "cut": whole[: len(whole) // 2],
+        "nothing": b"",
+        "words": b"not weights",
+        "flipped": bytes(flipped),
+        "array": (tmp_path / "array.npy").read_bytes(),
+    }
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(CheckpointError, match=rf"{name} is not a readable weights file \(.*\): it may be cut short"):
+        with pytest.raises(
+            CheckpointError,
+            match=rf"{name} is not a readable weights file \(.*\): it may be cut short",
+        ):
             checkpoints.read(tmp_path / name)
 
 
@@ -158,17 +199,45 @@ def test_a_file_gives_its_model_back_bit_for_bit(kind, tmp_path):
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "weights.npz").read_bytes()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda w: without(w, "params/text_encoder/cls_emb"), r"w\.npz is of another model: it lacks text_encoder/cls_emb"),
-    (lambda w: without(w, "params/vision_encoder/temporal_pos_emb/emb_var"), r"w\.npz holds no VideoPrism model: it has no "
-     r"array params/vision_encoder/temporal_pos_emb/emb_var of 2 axes"),
-    (lambda w: {"words": np.zeros(3)}, r"w\.npz holds no VideoPrism model: it has no array params/patch_projection"),
-    (lambda w: w | {"params/extra": np.zeros(1)}, r"w\.npz is of another model: it has unknown extra"),
-    (lambda w: w | {"step": np.zeros(1)}, r"w\.npz is of another model: step \(float64\) is not a float array under params/"),
-    (lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 16), int)}, r"text_encoder/cls_emb \(int64\) is not a float"),
-    (lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 8))}, r"is of another size: text_encoder/cls_emb has shape"),
-    (lambda w: w | {"params/vision_encoder/spatial_pos_emb/emb_var": np.zeros((8, 16))}, r"tables of 8 places are not those"),
-], ids=["missing", "no_sizes", "other_file", "extra", "stray", "integers", "shape", "oblong"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda w: without(w, "params/text_encoder/cls_emb"),
+            r"w\.npz is of another model: it lacks text_encoder/cls_emb",
+        ),
+        (
+            lambda w: without(w, "params/vision_encoder/temporal_pos_emb/emb_var"),
+            r"w\.npz holds no VideoPrism model: it has no "
+            r"array params/vision_encoder/temporal_pos_emb/emb_var of 2 axes",
+        ),
+        (
+            lambda w: {"words": np.zeros(3)},
+            r"w\.npz holds no VideoPrism model: it has no array params/patch_projection",
+        ),
+        (
+            lambda w: w | {"params/extra": np.zeros(1)},
+            r"w\.npz is of another model: it has unknown extra",
+        ),
+        (
+            lambda w: w | {"step": np.zeros(1)},
+            r"w\.npz is of another model: step \(float64\) is not a float array under params/",
+        ),
+        (
+            lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 16), int)},
+            r"text_encoder/cls_emb \(int64\) is not a float",
+        ),
+        (
+            lambda w: w | {"params/text_encoder/cls_emb": np.zeros((1, 1, 8))},
+            r"is of another size: text_encoder/cls_emb has shape",
+        ),
+        (
+            lambda w: w | {"params/vision_encoder/spatial_pos_emb/emb_var": np.zeros((8, 16))},
+            r"tables of 8 places are not those",
+        ),
+    ],
+    ids=["missing", "no_sizes", "other_file", "extra", "stray", "integers", "shape", "oblong"],
+)
 def test_files_of_something_else_are_one_sentence(change, message, tmp_path):
     np.savez(tmp_path / "w.npz", **change(checkpoints.flatten(toy.video_text())))
     with pytest.raises(CheckpointError, match=message):
@@ -177,7 +246,9 @@ def test_files_of_something_else_are_one_sentence(change, message, tmp_path):
 
 def test_pickled_files_are_refused(tmp_path):
     np.savez(tmp_path / "w.npz", **{"params/x": np.array([{}], object)})
-    with pytest.raises(CheckpointError, match=r"w\.npz is not a readable weights file \(.*allow_pickle=False\)"):
+    with pytest.raises(
+        CheckpointError, match=r"w\.npz is not a readable weights file \(.*allow_pickle=False\)"
+    ):
         checkpoints.load(tmp_path / "w.npz")
 
 
@@ -205,8 +276,14 @@ def released_as(monkeypatch, model, **changes) -> None:
     """Let the released base model be of toy size."""
     name = "videoprism_public_v1_base"
     count = sum(value.size for value in checkpoints.flatten(model).values())
-    monkeypatch.setitem(checkpoints.RELEASED, name, checkpoints.RELEASED[name]._replace(parameters=count))
-    monkeypatch.setattr(checkpoints, "sizes", lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes)
+    monkeypatch.setitem(
+        checkpoints.RELEASED, name, checkpoints.RELEASED[name]._replace(parameters=count)
+    )
+    monkeypatch.setattr(
+        checkpoints,
+        "sizes",
+        lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes,
+    )
 
 
 @pytest.mark.parametrize("name", [REPOSITORY, "videoprism_public_v1_base"])
@@ -214,29 +291,45 @@ def test_a_released_name_is_found_in_the_cache(name, hub, monkeypatch):
     model = toy.encoder()
     hub(model)
     released_as(monkeypatch, model)
-    assert checkpoints.digest(checkpoints.flatten(checkpoints.load(name))) == checkpoints.digest(checkpoints.flatten(model))
+    assert checkpoints.digest(checkpoints.flatten(checkpoints.load(name))) == checkpoints.digest(
+        checkpoints.flatten(model)
+    )
 
 
 def test_a_cached_file_that_is_cut_short_or_another_is_one_sentence(hub, monkeypatch):
     file = hub(toy.encoder())
     whole = file.read_bytes()
     file.write_bytes(whole[:-100])
-    with pytest.raises(CheckpointError, match=rf"{FILE} is not a readable weights file \(.*\): it may be cut short; fetch or"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{FILE} is not a readable weights file \(.*\): it may be cut short; fetch or",
+    ):
         checkpoints.load(REPOSITORY)
     file.write_bytes(whole)
-    with pytest.raises(CheckpointError, match=rf"{FILE} is not {REPOSITORY} \(frames is 3 instead of 16\): delete this file"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{FILE} is not {REPOSITORY} \(frames is 3 instead of 16\): delete this file",
+    ):
         checkpoints.load(REPOSITORY)
     released_as(monkeypatch, toy.video_text())
-    with pytest.raises(CheckpointError, match=rf"{FILE} is not {REPOSITORY} \(aux_layers is None instead of 0\): delete"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"{FILE} is not {REPOSITORY} \(aux_layers is None instead of 0\): delete",
+    ):
         checkpoints.load(REPOSITORY)
     released_as(monkeypatch, toy.encoder(mlp=64), mlp=32)
-    with pytest.raises(CheckpointError, match=r"\([\d,]+ parameters instead of [\d,]+\): delete this file"):
+    with pytest.raises(
+        CheckpointError, match=r"\([\d,]+ parameters instead of [\d,]+\): delete this file"
+    ):
         checkpoints.load(REPOSITORY)
 
 
 def test_a_missing_file_is_one_sentence_offline_and_without_network(hub, monkeypatch):
-    with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} is not in the Hugging Face cache and HF_HUB_OFFLINE "
-                                              r"forbids fetching it: unset it once, or give the path of the file$"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"^{FILE} of {REPOSITORY} is not in the Hugging Face cache and HF_HUB_OFFLINE "
+        r"forbids fetching it: unset it once, or give the path of the file$",
+    ):
         checkpoints.load(REPOSITORY)
 
     def unreachable(*_):
@@ -244,17 +337,26 @@ def test_a_missing_file_is_one_sentence_offline_and_without_network(hub, monkeyp
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    with pytest.raises(CheckpointError, match=rf"^{FILE} of {REPOSITORY} cannot be fetched \(An error happened\.\): check the "
-                                              r"network, or fetch it elsewhere and give its path$"):
+    with pytest.raises(
+        CheckpointError,
+        match=rf"^{FILE} of {REPOSITORY} cannot be fetched \(An error happened\.\): check the "
+        r"network, or fetch it elsewhere and give its path$",
+    ):
         checkpoints.load(REPOSITORY)
 
 
 def test_unknown_names_and_models_without_weights_are_one_sentence():
-    with pytest.raises(CheckpointError, match=r"^google/videoprism is neither a released model nor a file: give the path of "
-                                              r"an \.npz file, or one of google/videoprism-base-f16r288, "):
+    with pytest.raises(
+        CheckpointError,
+        match=r"^google/videoprism is neither a released model nor a file: give the path of "
+        r"an \.npz file, or one of google/videoprism-base-f16r288, ",
+    ):
         checkpoints.load("google/videoprism")
-    with pytest.raises(CheckpointError, match=r"^videoprism_v1_giant has no public weights: only its sizes are released "
-                                              r"\(conf/model/giant\.yaml\)$"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"^videoprism_v1_giant has no public weights: only its sizes are released "
+        r"\(conf/model/giant\.yaml\)$",
+    ):
         checkpoints.load("videoprism_v1_giant")
     with pytest.raises(CheckpointError, match=r"^no weights at none\.npz"):
         checkpoints.load("none.npz")
@@ -265,7 +367,12 @@ def test_released_sizes_are_complete(name):
     """What a released file must hold is what `infer` finds in a model of those sizes."""
     released = checkpoints.RELEASED[name]
     sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0))
+    )
     flat = nnx.to_flat_state(nnx.state(model if "lvt" in name else model.vision_encoder, nnx.Param))
-    arrays = {"params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape) for path, value in flat}
+    arrays = {
+        "params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape)
+        for path, value in flat
+    }
     assert checkpoints.infer(arrays) == checkpoints.sizes(released)

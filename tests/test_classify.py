@@ -30,7 +30,17 @@ def tokens(encoder):
 
 @pytest.fixture(scope="module")
 def probe(tokens):
-    return heads.train_probe(tokens, np.arange(16) % 4, classes=4, heads=2, epochs=2, batch=8, lr=1e-2, weight_decay=0.01, seed=0)
+    return heads.train_probe(
+        tokens,
+        np.arange(16) % 4,
+        classes=4,
+        heads=2,
+        epochs=2,
+        batch=8,
+        lr=1e-2,
+        weight_decay=0.01,
+        seed=0,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,30 +51,51 @@ def run_folder(tmp_path_factory, probe, encoder):
 
 
 def test_folding_keeps_the_logits_and_leaves_probe_and_encoder_alone(probe, encoder, tokens):
-    before = checkpoints.digest(checkpoints.flatten(probe)), checkpoints.digest(checkpoints.flatten(encoder))
-    assert float(abs(probe.mean[...]).max()) > 0.1 and float(probe.deviation[...].min()) < 0.9  # there is something to fold
+    before = (
+        checkpoints.digest(checkpoints.flatten(probe)),
+        checkpoints.digest(checkpoints.flatten(encoder)),
+    )
+    assert (
+        float(abs(probe.mean[...]).max()) > 0.1 and float(probe.deviation[...].min()) < 0.9
+    )  # there is something to fold
     classifier = classify.fold(probe, encoder)
     logits = heads.predict(probe, tokens)
-    np.testing.assert_allclose(classifier.projection(classifier.atten_pooler(jnp.asarray(tokens, jnp.float32))), logits, atol=1e-4)
-    assert (checkpoints.digest(checkpoints.flatten(probe)), checkpoints.digest(checkpoints.flatten(encoder))) == before
+    np.testing.assert_allclose(
+        classifier.projection(classifier.atten_pooler(jnp.asarray(tokens, jnp.float32))),
+        logits,
+        atol=1e-4,
+    )
+    assert (
+        checkpoints.digest(checkpoints.flatten(probe)),
+        checkpoints.digest(checkpoints.flatten(encoder)),
+    ) == before
 
 
-def test_the_file_is_a_released_classifier_and_says_what_the_probe_said(run_folder, probe, tokens, encoder):
+def test_the_file_is_a_released_classifier_and_says_what_the_probe_said(
+    run_folder, probe, tokens, encoder
+):
     names = checkpoints.read(run_folder / "classifier.npz")
     assert {name.split("/")[1] for name in names} == {"encoder", "atten_pooler", "projection"}
-    assert {"params/projection/linear/kernel", "params/atten_pooler/pooling_attention_query",
-            "params/encoder/spatial_pos_emb/emb_var"} <= names.keys()  # fmt: skip
+    assert {
+        "params/projection/linear/kernel",
+        "params/atten_pooler/pooling_attention_query",
+        "params/encoder/spatial_pos_emb/emb_var",
+    } <= names.keys()
     classifier, classes = classify.restore(run_folder)
     assert classes == CLASSES
     logits = classifier(jnp.asarray(toy.batch(0, clips=16)["video"]) / 255)
-    np.testing.assert_allclose(logits, heads.predict(probe, tokens), atol=0.02)  # the probe's tokens are in half precision
+    np.testing.assert_allclose(
+        logits, heads.predict(probe, tokens), atol=0.02
+    )  # the probe's tokens are in half precision
 
 
 def test_shots_are_drawn_by_seed_and_rare_classes_give_all_they_have():
     labels = np.array([0] * 20 + [1] * 5 + [2] * 2)
     rows = classify.few_shots(labels, 3, seed=0)
     assert np.bincount(labels[rows]).tolist() == [3, 3, 2] and len({*rows}) == len(rows)
-    assert (classify.few_shots(labels, 3, seed=0) == rows).all() and (classify.few_shots(labels, 3, seed=1) != rows).any()
+    assert (classify.few_shots(labels, 3, seed=0) == rows).all() and (
+        classify.few_shots(labels, 3, seed=1) != rows
+    ).any()
     assert classify.few_shots(labels, None, seed=0).tolist() == [*range(27)]
 
 
@@ -75,28 +106,56 @@ def test_videos_are_seen_whole_and_enlarged_to_what_the_encoder_knows(encoder, t
     frames[..., 4:12, 0] = 255  # the central square, of 8 pixels
     (tmp_path / "a.mp4").write_bytes(video.encode(frames, 6))
     seen = pipeline.watch(tmp_path / "a.mp4", name="a", **classify.view(encoder))
-    assert seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
-    assert pipeline.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (3, 4, 4, 3)
+    assert (
+        seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
+    )
+    assert pipeline.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (
+        3,
+        4,
+        4,
+        3,
+    )
 
 
 def folder_source(tmp_path, broken: int):
     good = video.encode(moving_square(), 10)
-    entries = [(f"{i}.mp4", good[:40] if i < broken else good, {"text": "a square", "label": "a"}) for i in range(5)]
+    entries = [
+        (f"{i}.mp4", good[:40] if i < broken else good, {"text": "a square", "label": "a"})
+        for i in range(5)
+    ]
     return sources.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", max_side=48)
 
 
 def test_broken_videos_are_left_out_counted_and_named(encoder, tmp_path):
     source, report = folder_source(tmp_path, 1), tmp_path / "skipped.csv"
-    tokens, metas, skipped = classify.frozen_tokens(encoder, source, batch=3, max_skipped_fraction=0.2, report=report)
-    assert tokens.shape == (4, 27, 16) and [meta["file_name"] for meta in metas] == ["1.mp4", "2.mp4", "3.mp4", "4.mp4"]
+    tokens, metas, skipped = classify.frozen_tokens(
+        encoder, source, batch=3, max_skipped_fraction=0.2, report=report
+    )
+    assert tokens.shape == (4, 27, 16) and [meta["file_name"] for meta in metas] == [
+        "1.mp4",
+        "2.mp4",
+        "3.mp4",
+        "4.mp4",
+    ]
     assert [entry["file"] for entry in skipped] == ["0.mp4"] and "0.mp4" in report.read_text()
-    np.testing.assert_allclose(tokens, tokens[:1].repeat(4, 0), atol=1e-2)  # four times one video, whatever the batch
+    np.testing.assert_allclose(
+        tokens, tokens[:1].repeat(4, 0), atol=1e-2
+    )  # four times one video, whatever the batch
 
 
 @pytest.mark.parametrize(("broken", "allowed"), [(1, 0.1), (5, 1.0)])
 def test_too_many_broken_videos_are_one_sentence(encoder, tmp_path, broken, allowed):
-    with pytest.raises(sources.SourceError, match=rf"^{broken} of 5 videos cannot be used .* \(first: 0\.mp4 is .*skipped\.csv, or give "):
-        classify.frozen_tokens(encoder, folder_source(tmp_path, broken), batch=3, max_skipped_fraction=allowed, report=tmp_path / "skipped.csv")
+    with pytest.raises(
+        sources.SourceError,
+        match=rf"^{broken} of 5 videos cannot be used .* \(first: 0\.mp4 is .*skipped\.csv, or give ",
+    ):
+        classify.frozen_tokens(
+            encoder,
+            folder_source(tmp_path, broken),
+            batch=3,
+            max_skipped_fraction=allowed,
+            report=tmp_path / "skipped.csv",
+        )
 
 
 def call(monkeypatch, *words) -> int | str:
@@ -117,10 +176,15 @@ def test_predict_names_the_likely_classes(run_folder, tmp_path, monkeypatch, cap
     assert [*shares] == sorted(shares, key=lambda share: -float(share[:-1]))
 
 
-def test_predict_goes_on_after_a_video_that_cannot_be_read(run_folder, tmp_path, monkeypatch, capsys):
+def test_predict_goes_on_after_a_video_that_cannot_be_read(
+    run_folder, tmp_path, monkeypatch, capsys
+):
     (tmp_path / "a.mp4").write_bytes(video.encode(moving_square(), 10))
     (tmp_path / "b.mp4").write_text("no video")
-    assert call(monkeypatch, run_folder, tmp_path / "b.mp4", tmp_path / "gone.mp4", tmp_path / "a.mp4") == 1
+    assert (
+        call(monkeypatch, run_folder, tmp_path / "b.mp4", tmp_path / "gone.mp4", tmp_path / "a.mp4")
+        == 1
+    )
     shown = capsys.readouterr()
     assert shown.out.count("\n") == 1 and "a.mp4: " in shown.out
     first, second = shown.err.splitlines()
@@ -133,4 +197,6 @@ def test_folders_without_a_classifier_are_one_sentence(run_folder, tmp_path, mon
     (tmp_path / "classes.json").write_text(json.dumps({"classes": ["a", "b"]}))
     assert "no weights at " in call(monkeypatch, tmp_path, "a.mp4")
     (tmp_path / "classifier.npz").write_bytes((run_folder / "classifier.npz").read_bytes())
-    assert "classifier.npz has 4 classes and classes.json 2; " in call(monkeypatch, tmp_path, "a.mp4")
+    assert "classifier.npz has 4 classes and classes.json 2; " in call(
+        monkeypatch, tmp_path, "a.mp4"
+    )

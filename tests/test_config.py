@@ -13,10 +13,15 @@ from vplib.model import attention
 @pytest.mark.parametrize("name", config.names())
 def test_every_notebook_composes_with_every_option(name, out):
     groups = config.groups()
-    for index in range(max(map(len, groups.values()))):  # the first option of every group, then the second, ...
+    for index in range(
+        max(map(len, groups.values()))
+    ):  # the first option of every group, then the second, ...
         choices = {group: options[index % len(options)] for group, options in groups.items()}
         words = [f"{group}={option}" for group, option in choices.items()]
-        if choices["data"] != "world" and "data" in yaml.safe_load((paths.CONF / f"{name}.yaml").read_text())["uses"]:
+        if (
+            choices["data"] != "world"
+            and "data" in yaml.safe_load((paths.CONF / f"{name}.yaml").read_text())["uses"]
+        ):
             words.append("data.root=videos")
         cfg = load(name, words)
         assert (cfg.name, cfg.scale, cfg.ablation) == (name, choices["scale"], choices["ablation"])
@@ -28,10 +33,15 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
 
     But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of another configuration.
     """
-    (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")  # uses every section
+    (paths.CONF / "90_toy.yaml").write_text(
+        "defaults: [base, _self_]\nname: 90_toy\n"
+    )  # uses every section
     options = config.groups()[group]
-    keys = [{*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))} - {"model.text_norm"}
-            for option in options]  # fmt: skip
+    keys = [
+        {*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))}
+        - {"model.text_norm"}
+        for option in options
+    ]
     assert keys == [keys[0]] * len(options)
 
 
@@ -41,8 +51,14 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("model.widht=64", "no key 'model.widht' (did you mean model.width?)"),
         ("width=64", "did you mean model.width?"),
         ("scale=lessom", "did you mean lesson?): scale must be one of lesson, paper, smoke, study"),
-        ("model=huge", "model must be one of base, giant, large, lvt_base, lvt_giant, lvt_large, small, tiny"),
-        ("model.width=wide", "model.width must be a whole number (default 64), given model.width=wide"),
+        (
+            "model=huge",
+            "model must be one of base, giant, large, lvt_base, lvt_giant, lvt_large, small, tiny",
+        ),
+        (
+            "model.width=wide",
+            "model.width must be a whole number (default 64), given model.width=wide",
+        ),
         ("model.width=96.0", "must be a whole number"),
         ("model.width=true", "must be a whole number"),
         ("model.width=null", "must be a whole number"),
@@ -52,14 +68,26 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("stage2=3", "stage2 is a section"),
         ("seed=", "seed must be a whole number"),
         ("seed=-1", "seed must be 0 or more, given -1"),
-        ("model.size=50 model.patch=8", "model.size must be a multiple of model.patch, given 50 and 8"),
+        (
+            "model.size=50 model.patch=8",
+            "model.size must be a multiple of model.patch, given 50 and 8",
+        ),
         ("model.patch=0", "model.patch must be more than 0"),
         ("model.frames=0", "model.frames must be more than 0"),
-        ("model.width=96 model.heads=5", "model.width must be a multiple of model.heads, given 96 and 5"),
+        (
+            "model.width=96 model.heads=5",
+            "model.width must be a multiple of model.heads, given 96 and 5",
+        ),
         ("stage2.batch=0", "stage2.batch must be more than 0"),
         ("stage2.shuffle_warmup=-1", "stage2.shuffle_warmup must be 0 or more"),
-        ("stage2.shuffle_warmup=600 stage2.steps=250", "stage2.shuffle_warmup must be at most stage2.steps, given 600 and 250"),
-        ("hardware.attention=flash", "hardware.attention must be plain, splash or tokamax, given flash"),
+        (
+            "stage2.shuffle_warmup=600 stage2.steps=250",
+            "stage2.shuffle_warmup must be at most stage2.steps, given 600 and 250",
+        ),
+        (
+            "hardware.attention=flash",
+            "hardware.attention must be plain, splash or tokamax, given flash",
+        ),
         ("stage2.mask_ratio=1", "stage2.mask_ratio must be 0 or more and less than 1"),
         ("tag=a/b", "tag must be letters"),
         ("name=mine", "name must be 30_stage2"),
@@ -92,7 +120,9 @@ def test_the_file_records_the_choices_and_nothing_of_the_machine(out):
     text = (out / "runs/30_stage2/world-lesson-no_global-s3/config.yaml").read_text()
     written = yaml.safe_load(text)
     assert written["out"] == "runs/30_stage2/world-lesson-no_global-s3"
-    assert written["scale"] == "lesson" and written["ablation"] == "no_global" and written["seed"] == 3
+    assert (
+        written["scale"] == "lesson" and written["ablation"] == "no_global" and written["seed"] == 3
+    )
     assert written["stage2"]["global_loss"] is False and written["stage2"]["weight_decay"] == 0.0
     assert "${" not in text and str(out) not in text and str(paths.ROOT) not in text
     assert text == OmegaConf.to_yaml(OmegaConf.create(written), sort_keys=True)
@@ -125,7 +155,10 @@ def test_a_scale_may_choose_a_model_and_the_command_line_still_wins(out):
 
 def test_every_attention_kernel_can_be_chosen(out):
     for kernel in ("plain", *attention.KERNELS):
-        assert load("20_stage1", f"hardware.attention={kernel} tag={kernel}").hardware.attention == kernel
+        assert (
+            load("20_stage1", f"hardware.attention={kernel} tag={kernel}").hardware.attention
+            == kernel
+        )
 
 
 def test_a_run_folder_holds_one_configuration(out):
@@ -149,12 +182,18 @@ def test_a_scratch_folder_may_change(out):
         ("seed=0,1,2", [["seed=0"], ["seed=1"], ["seed=2"]]),
         (["seed=range(3)"], [["seed=0"], ["seed=1"], ["seed=2"]]),
         (["seed=range(1,6,2)"], [["seed=1"], ["seed=3"], ["seed=5"]]),
-        (["ablation=choice(none,no_global)", "seed=0,1"],
-         [["ablation=none", "seed=0"], ["ablation=none", "seed=1"],
-          ["ablation=no_global", "seed=0"], ["ablation=no_global", "seed=1"]]),
+        (
+            ["ablation=choice(none,no_global)", "seed=0,1"],
+            [
+                ["ablation=none", "seed=0"],
+                ["ablation=none", "seed=1"],
+                ["ablation=no_global", "seed=0"],
+                ["ablation=no_global", "seed=1"],
+            ],
+        ),
         ("data.mix=[a,b]", [["data.mix=[a,b]"]]),
     ],
-)  # fmt: skip
+)
 def test_sweeps_are_hydras(overrides, runs):
     assert expand(overrides) == runs
 
@@ -171,7 +210,10 @@ def test_command_writes_the_configuration_only(out, monkeypatch, capsys):
         config.main()
 
     command("30_stage2", "seed=0,1")
-    written = ["runs/30_stage2/world-lesson-none-s0/config.yaml", "runs/30_stage2/world-lesson-none-s1/config.yaml"]
+    written = [
+        "runs/30_stage2/world-lesson-none-s0/config.yaml",
+        "runs/30_stage2/world-lesson-none-s1/config.yaml",
+    ]
     assert capsys.readouterr().out.split() == written
     assert all((out / file).exists() for file in written)
     with pytest.raises(SystemExit, match="error: there is no notebook"):

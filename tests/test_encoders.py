@@ -20,9 +20,13 @@ from vplib.model.layers import AttentionPool, Block, LayerNorm, Stack, gelu, one
 
 GOLDEN = paths.ROOT / "tests" / "golden"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
-reference = pytest.mark.skipif(not REFERENCE.is_dir(), reason="the folder with outputs of the released code is absent")
+reference = pytest.mark.skipif(
+    not REFERENCE.is_dir(), reason="the folder with outputs of the released code is absent"
+)
 
-encode = jax.jit(lambda encoder, video, **given: encoder(video, **given), static_argnames=("crop", "features"))
+encode = jax.jit(
+    lambda encoder, video, **given: encoder(video, **given), static_argnames=("crop", "features")
+)
 
 
 encode_frames = jax.jit(lambda model, video: model.encode_frames(video))
@@ -49,7 +53,9 @@ def golden() -> dict[str, np.ndarray]:
 
 
 def built(known: dict[str, np.ndarray]):
-    return checkpoints.build({name: value for name, value in known.items() if name.startswith("params/")})
+    return checkpoints.build(
+        {name: value for name, value in known.items() if name.startswith("params/")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +63,41 @@ def ported(golden) -> VideoText:
     return built(golden)
 
 
-@pytest.mark.parametrize("case", ["train_shape", "more_frames", "fewer_frames", "other_size", "smaller_size", "wide"])
-def test_video_equals_the_pytorch_implementation_also_with_interpolated_tables(ported, golden, case):
+@pytest.mark.parametrize(
+    "case", ["train_shape", "more_frames", "fewer_frames", "other_size", "smaller_size", "wide"]
+)
+def test_video_equals_the_pytorch_implementation_also_with_interpolated_tables(
+    ported, golden, case
+):
     tokens, embedding = encode_and_embed(ported, golden[f"{case}/video"])
     assert toy.close(tokens, golden[f"{case}/tokens"], 1e-4)
     assert toy.close(embedding, golden[f"{case}/video_embedding"], 1e-4)
 
 
 def test_text_equals_the_pytorch_implementation(ported, golden):
-    embedding = ported.encode_text(jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"]))
+    embedding = ported.encode_text(
+        jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"])
+    )
     assert toy.close(embedding, golden["text/text_embedding"], 1e-4)
 
 
 @pytest.mark.parametrize("case", ["train_shape", "more_frames"])
 def test_classifier_equals_the_pytorch_implementation(case):
     known = arrays(GOLDEN / "classifier.npz")
-    assert toy.close(classify(built(known), known[f"{case}/video"])[0], known[f"{case}/logits"], 1e-4)
+    assert toy.close(
+        classify(built(known), known[f"{case}/video"])[0], known[f"{case}/logits"], 1e-4
+    )
 
 
 def test_half_precision_points_the_same_way(ported, golden):
     half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), ported)
     tokens, embedding = encode_and_embed(half, golden["train_shape/video"].astype(jnp.bfloat16))
     text = half.encode_text(jnp.asarray(golden["text/ids"]), jnp.asarray(golden["text/keep"]))
-    for ours, theirs in ((tokens, golden["train_shape/tokens"]), (embedding, golden["train_shape/video_embedding"]),
-                         (text, golden["text/text_embedding"])):  # fmt: skip
+    for ours, theirs in (
+        (tokens, golden["train_shape/tokens"]),
+        (embedding, golden["train_shape/video_embedding"]),
+        (text, golden["text/text_embedding"]),
+    ):
         assert ours.dtype == (jnp.bfloat16 if ours is tokens else jnp.float32)
         assert (normalise(ours) * normalise(jnp.asarray(theirs))).sum(-1).min() >= 0.999
 
@@ -93,22 +110,31 @@ def reference_model(name: str, run: int, *, pools: int = 0):
     parameters before the first run; the pooler's norm is used twice a run where there are `frame_embeddings`. With that
     taken into account every case agrees to 5e-6; without it, the later ones differ by 0.03 to 7, even in the text.
     """
+
     def used(key: str) -> int:
         if key.endswith("/pooling_attention_layer_norm/scale"):
             return pools
-        return run if key.endswith(("/spatial_ln/scale", "/temporal_ln/scale", "/unimodal_ln/scale")) else 0
+        return (
+            run
+            if key.endswith(("/spatial_ln/scale", "/temporal_ln/scale", "/unimodal_ln/scale"))
+            else 0
+        )
 
     weights = checkpoints.read(REFERENCE / f"{name}_params.npz")
     return checkpoints.build({key: value + used(key) for key, value in weights.items()})
 
 
 @reference
-@pytest.mark.parametrize(("run", "case"), enumerate(["train_shape", "more_frames", "other_res", "padded_frames"]))
+@pytest.mark.parametrize(
+    ("run", "case"), enumerate(["train_shape", "more_frames", "other_res", "padded_frames"])
+)
 def test_encoder_equals_the_released_code(run, case):
     known = arrays(REFERENCE / "encoder_io.npz")
     video = known["more_frames/video" if case == "padded_frames" else f"{case}/video"]
     paddings = known.get(f"{case}/frame_paddings")
-    tokens, features = encode(reference_model("encoder", run), video, paddings=paddings, features=True)
+    tokens, features = encode(
+        reference_model("encoder", run), video, paddings=paddings, features=True
+    )
     assert toy.close(tokens, known[f"{case}/tokens"], 1e-4)
     if case != "padded_frames":
         assert toy.close(features["spatial_features"], known[f"{case}/spatial_features"], 1e-4)
@@ -119,8 +145,12 @@ def test_encoder_equals_the_released_code(run, case):
 def test_video_text_model_equals_the_released_code(run, case):
     known = arrays(REFERENCE / "lvt_io.npz")
     model = reference_model("lvt", run, pools=2 * run)
-    assert toy.close(encode_and_embed(model, known[f"{case}/video"])[1], known[f"{case}/video_embedding"], 1e-4)
-    embedding = model.encode_text(jnp.asarray(known["text_ids"]), jnp.asarray(known["text_paddings"] == 0))
+    assert toy.close(
+        encode_and_embed(model, known[f"{case}/video"])[1], known[f"{case}/video_embedding"], 1e-4
+    )
+    embedding = model.encode_text(
+        jnp.asarray(known["text_ids"]), jnp.asarray(known["text_paddings"] == 0)
+    )
     assert toy.close(embedding, known[f"{case}/text_embedding"], 1e-4)
     frames = encode_frames(reference_model("lvt", run, pools=2 * run + 1), known[f"{case}/video"])
     assert toy.close(frames, known[f"{case}/frame_embeddings"], 1e-4)
@@ -140,16 +170,27 @@ def test_classifier_equals_the_released_code(run, case):
 def test_configured_sizes_have_the_released_numbers_of_parameters(name):
     released = checkpoints.RELEASED[name]
     sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    model = nnx.eval_shape(lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0)))
+    model = nnx.eval_shape(
+        lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0))
+    )
     part = model if "lvt" in name else model.vision_encoder
-    assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param))) == released.parameters
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(nnx.state(part, nnx.Param)))
+        == released.parameters
+    )
 
 
 def test_new_models_start_as_released_but_for_patches_which_see_standardised_pixels():
     encoder = VideoEncoder(**toy.VISION | {"width": 64, "spatial_layers": 2}, rngs=nnx.Rngs(0))
     block = encoder.spatial_encoder.transformers_stack.x_layers
-    for values, fan_in in ((block.self_attention.post.w, 64), (block.ff_layer.ffn_layer2.linear.kernel, 32)):
-        assert abs(values[...].std() * fan_in**0.5 - 1) < 0.1 and abs(values[...].mean()) < 0.1 / fan_in**0.5
+    for values, fan_in in (
+        (block.self_attention.post.w, 64),
+        (block.ff_layer.ffn_layer2.linear.kernel, 32),
+    ):
+        assert (
+            abs(values[...].std() * fan_in**0.5 - 1) < 0.1
+            and abs(values[...].mean()) < 0.1 / fan_in**0.5
+        )
     assert not block.layer_norm.scale[...].any() and not block.self_attention.post.b[...].any()
     first, second = block.self_attention.query.w[...]
     assert not toy.close(first, second, 0.1)  # layers start differently
@@ -162,7 +203,9 @@ def test_new_models_start_as_released_but_for_patches_which_see_standardised_pix
 
 
 def test_attention_caps_logits_before_it_masks():
-    q, k, v = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 5, 4)) * 3, jnp.float32)  # three of K N H
+    q, k, v = jnp.asarray(
+        np.random.default_rng(0).normal(size=(3, 2, 5, 4)) * 3, jnp.float32
+    )  # three of K N H
     mask = jnp.tril(jnp.ones((5, 5), bool))
     weights = jnp.exp(10 * jnp.tanh(q @ k.swapaxes(1, 2) / 10)) * mask
     expected = weights / weights.sum(-1, keepdims=True) @ v
@@ -172,7 +215,9 @@ def test_attention_caps_logits_before_it_masks():
 
 def attention_and_gradients(*qkv, cap=10.0, **options):
     """The mean of attention's sine, and the gradients of its arguments, scaled to about one."""
-    loss = jax.value_and_grad(lambda qkv: jnp.sin(attend(*qkv, cap=cap, **options).astype(jnp.float32)).sum() / 64)
+    loss = jax.value_and_grad(
+        lambda qkv: jnp.sin(attend(*qkv, cap=cap, **options).astype(jnp.float32)).sum() / 64
+    )
     return jax.jit(loss)(qkv)
 
 
@@ -186,28 +231,49 @@ def test_queries_may_be_taken_in_pieces(monkeypatch):
     """What keeps the logits of long sequences out of memory changes neither attention nor its gradients."""
     qkv = heads(12, 8, 8)
     whole = attention_and_gradients(*qkv)
-    monkeypatch.setattr(layers, "LOGITS", 4 * 2 * 8 * 5)  # logits of five queries, and 12 divide into pieces of four
-    assert "f32[2,3,2,4,8]" in str(jax.make_jaxpr(attend)(*qkv)) and "f32[2,3,2,12,8]" not in str(jax.make_jaxpr(attend)(*qkv))
-    for mine, known in zip(jax.tree.leaves(attention_and_gradients(*qkv)), jax.tree.leaves(whole), strict=True):
+    monkeypatch.setattr(
+        layers, "LOGITS", 4 * 2 * 8 * 5
+    )  # logits of five queries, and 12 divide into pieces of four
+    assert "f32[2,3,2,4,8]" in str(jax.make_jaxpr(attend)(*qkv)) and "f32[2,3,2,12,8]" not in str(
+        jax.make_jaxpr(attend)(*qkv)
+    )
+    for mine, known in zip(
+        jax.tree.leaves(attention_and_gradients(*qkv)), jax.tree.leaves(whole), strict=True
+    ):
         assert toy.close(mine, known)
 
 
-@pytest.mark.parametrize(("cap", "dtype", "error"), [(10.0, jnp.float32, 1e-4), (None, jnp.float32, 1e-4), (10.0, jnp.bfloat16, 0.1)])
+@pytest.mark.parametrize(
+    ("cap", "dtype", "error"),
+    [(10.0, jnp.float32, 1e-4), (None, jnp.float32, 1e-4), (10.0, jnp.bfloat16, 0.1)],
+)
 @pytest.mark.parametrize("kernel", attention.KERNELS)
 def test_kernels_equal_plain_attention(kernel, cap, dtype, error):
     if kernel == "tokamax":
         pytest.importorskip("tokamax", reason="needs the extra [kernels]")
     qkv = [x.astype(dtype) for x in heads(128, 128, 128)]
-    assert "pallas_call" in str(jax.make_jaxpr(lambda: attend(*qkv, kernel=kernel))()) or kernel == "tokamax"
+    assert (
+        "pallas_call" in str(jax.make_jaxpr(lambda: attend(*qkv, kernel=kernel))())
+        or kernel == "tokamax"
+    )
     assert attend(*qkv, cap=cap, kernel=kernel).dtype == dtype
-    results = (jax.tree.leaves(attention_and_gradients(*qkv, cap=cap, kernel=name)) for name in (kernel, "plain"))
+    results = (
+        jax.tree.leaves(attention_and_gradients(*qkv, cap=cap, kernel=name))
+        for name in (kernel, "plain")
+    )
     for mine, known in zip(*results, strict=True):
         assert toy.close(mine.astype(jnp.float32), known.astype(jnp.float32), error)
 
 
 def test_kernels_leave_masked_and_odd_sequences_to_plain_attention():
-    for qkv, mask in ((heads(128, 128, 128), jnp.ones((1, 128, 128), bool)), (heads(90, 90, 90), None), (heads(1, 128, 128), None)):
-        jaxpr = str(jax.make_jaxpr(lambda qkv=qkv, mask=mask: attend(*qkv, mask=mask, kernel="splash"))())
+    for qkv, mask in (
+        (heads(128, 128, 128), jnp.ones((1, 128, 128), bool)),
+        (heads(90, 90, 90), None),
+        (heads(1, 128, 128), None),
+    ):
+        jaxpr = str(
+            jax.make_jaxpr(lambda qkv=qkv, mask=mask: attend(*qkv, mask=mask, kernel="splash"))()
+        )
         assert "pallas_call" not in jaxpr
 
 
@@ -218,17 +284,26 @@ def test_tokamax_where_it_cannot_work_is_one_sentence(monkeypatch):
     fake = ModuleType("tokamax")
     fake.dot_product_attention = fail
     monkeypatch.setattr(layers, "_import_tokamax", lambda: fake)
-    with pytest.raises(ValueError, match=r"^hardware.attention=tokamax cannot work here \(Not supported on Tesla T4\.\): it needs a GPU of "
-                       r"compute capability 9 or 10 and hardware.dtype=bfloat16; choose hardware.attention=plain$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^hardware.attention=tokamax cannot work here \(Not supported on Tesla T4\.\): it needs a GPU of "
+        r"compute capability 9 or 10 and hardware.dtype=bfloat16; choose hardware.attention=plain$",
+    ):
         attend(*heads(128, 128, 128), kernel="tokamax")
 
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_accelerators_compute_the_same(remat, monkeypatch):
     """Their stacks are unrolled and may recompute norms, GELU and attention in the backward pass: no other result."""
-    encoder = toy.filled(lambda: VideoEncoder(**toy.VISION | {"spatial_layers": 2}, remat=remat, rngs=nnx.Rngs(0)))
+    encoder = toy.filled(
+        lambda: VideoEncoder(**toy.VISION | {"spatial_layers": 2}, remat=remat, rngs=nnx.Rngs(0))
+    )
     video = toy.pixels(0, 2)
-    visible = jnp.asarray(np.sort(np.random.default_rng(0).permuted(np.tile(np.arange(9), (2, 3, 1)), axis=-1)[..., :4]))
+    visible = jnp.asarray(
+        np.sort(
+            np.random.default_rng(0).permuted(np.tile(np.arange(9), (2, 3, 1)), axis=-1)[..., :4]
+        )
+    )
 
     def results(**given):
         loss = jax.jit(jax.value_and_grad(lambda encoder: jnp.sin(encoder(video, **given)).mean()))
@@ -245,7 +320,9 @@ def test_accelerators_compute_the_same(remat, monkeypatch):
             assert toy.close(one, other)
 
 
-def test_accelerators_need_only_the_arguments_of_norms_gelu_and_attention_for_gradients(monkeypatch):
+def test_accelerators_need_only_the_arguments_of_norms_gelu_and_attention_for_gradients(
+    monkeypatch,
+):
     q, k, v = heads(12, 8, 8)
     for function, arguments in ((gelu, (q,)), (LayerNorm(32), (q,)), (attend, (q, k, v))):
         kept = {}
@@ -257,15 +334,27 @@ def test_accelerators_need_only_the_arguments_of_norms_gelu_and_attention_for_gr
 
 
 def test_an_unknown_kernel_is_one_sentence():
-    with pytest.raises(ValueError, match="hardware.attention=flash is unknown: one of plain, splash, tokamax"):
+    with pytest.raises(
+        ValueError, match="hardware.attention=flash is unknown: one of plain, splash, tokamax"
+    ):
         attend(*heads(4, 4, 4), kernel="flash")
 
 
 def test_a_kernel_reaches_every_unmasked_layer(monkeypatch):
     called = []
     monkeypatch.setitem(attention.KERNELS, "splash", lambda q, k, v, cap: called.append(cap) or v)
-    encoder = VideoEncoder(**toy.VISION | dict(patch=1, size=16, frames=128), kernel="splash", rngs=nnx.Rngs(0))
-    stage = Stage2(encoder, teacher_width=16, teacher_heads=2, decoder=toy.DECODER, local_loss=True, global_loss=False, rngs=nnx.Rngs(0))
+    encoder = VideoEncoder(
+        **toy.VISION | dict(patch=1, size=16, frames=128), kernel="splash", rngs=nnx.Rngs(0)
+    )
+    stage = Stage2(
+        encoder,
+        teacher_width=16,
+        teacher_heads=2,
+        decoder=toy.DECODER,
+        local_loss=True,
+        global_loss=False,
+        rngs=nnx.Rngs(0),
+    )
     jax.eval_shape(encoder, jnp.zeros((1, 128, 16, 16, 3)))
     assert called == [layers.LOGIT_CAP] * 2  # the spatial and the temporal stack
     jax.eval_shape(stage.local_decoder.stack, jnp.zeros((1, 128, 16)))
@@ -283,10 +372,15 @@ def test_attention_pool_equals_plain_attention_with_queries_keys_and_values():
     pool = toy.filled(lambda: AttentionPool(16, 2, inner=64, rngs=nnx.Rngs(0)))
     x = jnp.asarray(np.random.default_rng(1).normal(size=(3, 7, 16)), jnp.float32)
     part = pool.pooling_attention
-    q = jnp.einsum("nd,dkh->nkh", pool.pooling_attention_query[...], part.query.w[...]) + part.query.b[...]
+    q = (
+        jnp.einsum("nd,dkh->nkh", pool.pooling_attention_query[...], part.query.w[...])
+        + part.query.b[...]
+    )
     k, v = (jnp.einsum("bsd,dkh->bskh", x, p.w[...]) + p.b[...] for p in (part.key, part.value))
     w = part.per_dim_scale.per_dim_scale[...]
-    q = q * jnp.log1p(jnp.exp(w)) / jnp.log(2.0) / 32**0.5  # softplus(w) / softplus(0) / sqrt(head size)
+    q = (
+        q * jnp.log1p(jnp.exp(w)) / jnp.log(2.0) / 32**0.5
+    )  # softplus(w) / softplus(0) / sqrt(head size)
     weights = jax.nn.softmax(jnp.einsum("nkh,bskh->bkns", q, k))
     y = jnp.einsum("bkns,bskh->bnkh", weights, v)
     y = jnp.einsum("bnkh,dkh->bnd", y, part.post.w[...]) + part.post.b[...]
@@ -297,14 +391,19 @@ def test_one_hot_rows_are_rows_with_the_gradient_of_rows():
     table = jnp.asarray(np.random.default_rng(0).normal(size=(5, 3)), jnp.float32)
     index, g = jnp.array([[4, 0, 4], [1, 1, 2]]), jnp.arange(18.0).reshape(2, 3, 3)
     assert toy.close(one_hot_rows(table, index), table[index])
-    gradients = [jax.grad(lambda t, rows=rows: (rows(t) * g).sum())(table)
-                 for rows in (lambda t: one_hot_rows(t, index), lambda t: t[index])]  # fmt: skip
+    gradients = [
+        jax.grad(lambda t, rows=rows: (rows(t) * g).sum())(table)
+        for rows in (lambda t: one_hot_rows(t, index), lambda t: t[index])
+    ]
     assert toy.close(*gradients)
 
 
 def test_primer_hybrid_blocks_have_a_norm_before_and_after_each_part():
     block = toy.filled(lambda: Block(16, 2, 32, norm="primer_hybrid", rngs=nnx.Rngs(0)))
-    assert {name.split("/")[-2] for name in toy.leaves(block) if name.endswith("scale")} == {"pre_layer_norm", "post_layer_norm"}
+    assert {name.split("/")[-2] for name in toy.leaves(block) if name.endswith("scale")} == {
+        "pre_layer_norm",
+        "post_layer_norm",
+    }
     x = toy.pixels(0, 1).reshape(9, 9, 16)
     y = x + block.post_layer_norm(block.self_attention(block.pre_layer_norm(x)))
     part = block.ff_layer
@@ -337,8 +436,11 @@ def test_patches_are_row_major_and_hold_rows_columns_channels():
 
 
 def test_a_size_that_does_not_divide_is_one_sentence(encoder):
-    with pytest.raises(ValueError, match=r"^video frames of 12x14 pixels do not divide into 4-pixel patches: resize "
-                                         r"to multiples of 4, for example 12x12$"):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"^video frames of 12x14 pixels do not divide into 4-pixel patches: resize "
+        r"to multiples of 4, for example 12x12$",
+    ):
         encoder(jnp.zeros((1, 3, 12, 14, 3)))
 
 
@@ -354,7 +456,9 @@ def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder, ragged):
     video, places = toy.pixels(0, 2), jnp.array([[0, 4, 5, 8], [1, 2, 3, 7]])
     tube = encode(encoder, video, visible=places)
     assert tube.shape == (2, 12, 16)
-    assert toy.close(tube, encode(encoder, video, visible=jnp.broadcast_to(places[:, None], (2, 3, 4))))
+    assert toy.close(
+        tube, encode(encoder, video, visible=jnp.broadcast_to(places[:, None], (2, 3, 4)))
+    )
 
 
 def replace_patch(video, frame: int, place: int):
@@ -381,10 +485,14 @@ def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder, r
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(encoder, ragged, padded):
+def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(
+    encoder, ragged, padded
+):
     """The plain form: one sequence of all visible tokens, in which equal places see each other."""
     video = toy.pixels(0, 4)
-    places = jnp.stack([random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)])  # B T V
+    places = jnp.stack(
+        [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
+    )  # B T V
     paddings = jnp.zeros((4, 3)).at[1, 2].set(1).at[2, 1:].set(1) if padded else None
     seen, features = encoder(video, visible=places, paddings=paddings, features=True)
     time = encoder.temporal_pos_emb.emb_var[...]
@@ -401,7 +509,9 @@ def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(e
 
 def test_both_forms_of_ragged_temporal_attention_have_equal_gradients(encoder, monkeypatch):
     video = toy.pixels(0, 4)
-    places = jnp.stack([random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)])  # B T V
+    places = jnp.stack(
+        [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
+    )  # B T V
     gradients = []
     for short in (0, encoders.SHORT):
         monkeypatch.setattr(encoders, "SHORT", short)
@@ -424,7 +534,9 @@ def test_padded_frames_have_no_influence(encoder):
     tokens = encode(encoder, video, paddings=paddings).reshape(2, 3, 9, 16)
     other = video.at[0, 2].set(0).at[1, 1:].set(1)
     changed = encode(encoder, other, paddings=paddings).reshape(2, 3, 9, 16)
-    assert toy.close(changed[0, :2], tokens[0, :2], 0) and toy.close(changed[1, :1], tokens[1, :1], 0)
+    assert toy.close(changed[0, :2], tokens[0, :2], 0) and toy.close(
+        changed[1, :1], tokens[1, :1], 0
+    )
     short = encode(encoder, video[:1, :2], crop=True).reshape(2, 9, 16)
     assert toy.close(tokens[0, :2], short)
 
@@ -434,12 +546,17 @@ def test_recomputation_changes_no_gradient():
     gradients = []
     for remat in (False, True):
         stack = toy.filled(lambda remat=remat: Stack(2, 16, 2, 32, remat=remat, rngs=nnx.Rngs(0)))
-        gradients.append(toy.leaves(jax.jit(jax.grad(lambda stack: jnp.square(stack(x)).sum()))(stack)))
+        gradients.append(
+            toy.leaves(jax.jit(jax.grad(lambda stack: jnp.square(stack(x)).sum()))(stack))
+        )
     for name, gradient in gradients[0].items():
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-3)
 
 
-@pytest.mark.parametrize(("masks", "short"), [("none", 0), ("padded frames", 0), ("places", 0), ("places", encoders.SHORT)])
+@pytest.mark.parametrize(
+    ("masks", "short"),
+    [("none", 0), ("padded frames", 0), ("places", 0), ("places", encoders.SHORT)],
+)
 def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks, short):
     """What a CPU does with batches larger than its cache changes neither tokens nor gradients."""
     video, given = toy.pixels(0, 2), {}
@@ -482,7 +599,9 @@ def test_padding_has_no_influence_on_a_text():
 
 def test_large_vocabularies_look_up_the_same_rows():
     small = toy.filled(lambda: TextEncoder(**toy.TEXT, width=16, heads=2, rngs=nnx.Rngs(0)))
-    large = toy.filled(lambda: TextEncoder(**toy.TEXT | {"vocabulary": 5000}, width=16, heads=2, rngs=nnx.Rngs(0)))
+    large = toy.filled(
+        lambda: TextEncoder(**toy.TEXT | {"vocabulary": 5000}, width=16, heads=2, rngs=nnx.Rngs(0))
+    )
     weights = checkpoints.flatten(small)
     weights["params/token_emb/emb_var"] = np.resize(weights["params/token_emb/emb_var"], (5000, 16))
     checkpoints.assign(large, weights)

@@ -73,7 +73,11 @@ def test_video_glue_score_equals_table_17():
 def test_unknown_stays_empty():
     """The bars of Figure 6 were never published as numbers: NaN when read, "n/a" when drawn, empty when written."""
     frame = published.numbers("F6")
-    assert frame["value"].isna().sum() == (frame["note"].str.contains("not available as numbers")).sum() == 21
+    assert (
+        frame["value"].isna().sum()
+        == (frame["note"].str.contains("not available as numbers")).sum()
+        == 21
+    )
     table = pd.DataFrame({"CLIP-B": [np.nan, 1.0], "VideoPrism-B": [2.0, 3.0]}, index=["a", "b"])
     fig, ax = plt.subplots()
     published.bars(ax, table, gain=table.iloc[:, 1] - table.iloc[:, 0])
@@ -90,9 +94,14 @@ def test_headline_takes_the_largest_scale(reports):
     assert published.headline(["motion"]).empty
     (reports / "tables").mkdir()
     file = reports / "tables" / "headline.csv"
-    file.write_text("name,scale,value,low,high,unit,command\nb,lesson,2,,,fraction,run\na,lesson,1,,,fraction,run\n"
-                    "a,smoke,0,,,fraction,run\nc,study,9,,,fraction,run\n")  # fmt: skip
-    assert published.headline(["a", "b"])[["name", "value"]].to_numpy().tolist() == [["a", 1], ["b", 2]]
+    file.write_text(
+        "name,scale,value,low,high,unit,command\nb,lesson,2,,,fraction,run\na,lesson,1,,,fraction,run\n"
+        "a,smoke,0,,,fraction,run\nc,study,9,,,fraction,run\n"
+    )
+    assert published.headline(["a", "b"])[["name", "value"]].to_numpy().tolist() == [
+        ["a", 1],
+        ["b", 2],
+    ]
     file.write_text("name,value\na,1\n")
     with pytest.raises(ValueError, match="headline.csv"):
         published.headline(["a"])
@@ -100,7 +109,9 @@ def test_headline_takes_the_largest_scale(reports):
 
 def test_similarity_bars_mark_the_best_query():
     frames = np.zeros((4, 16, 24, 3), np.uint8)
-    fig = figures.similarity_bars(frames, ["a red star", "a blue ring", "rain"], np.array([0.1, 0.4, -0.2]))
+    fig = figures.similarity_bars(
+        frames, ["a red star", "a blue ring", "rain"], np.array([0.1, 0.4, -0.2])
+    )
     bars = fig.axes[1].patches
     colours = [matplotlib.colors.to_hex(bar.get_facecolor()) for bar in bars]
     assert colours == [figures.LIGHT_BLUE, figures.BLUE, figures.LIGHT_BLUE]
@@ -119,7 +130,9 @@ def test_token_colours_tell_unlike_tokens_apart_and_keep_their_places():
 
 def test_the_timeline_has_a_line_for_every_text_best_first():
     fig, ax = plt.subplots()
-    figures.timeline(ax, np.arange(4.0), np.tile([0.1, 0.5, -0.2, 0.0, 0.3, 0.2], (4, 1)), list("abcdef"))
+    figures.timeline(
+        ax, np.arange(4.0), np.tile([0.1, 0.5, -0.2, 0.0, 0.3, 0.2], (4, 1)), list("abcdef")
+    )
     assert [line.get_label() for line in ax.lines] == ["b", "e", "f", "a", "d", "c"]
     assert ax.lines[0].get_color() == figures.BLUE and ax.lines[0].get_ydata().tolist() == [0.5] * 4
     plt.close(fig)
@@ -128,6 +141,9 @@ def test_the_timeline_has_a_line_for_every_text_best_first():
 def test_confusion_is_in_per_cent_of_the_true_class():
     fig, ax = plt.subplots()
     share = figures.confusion(ax, np.array([[3, 1], [0, 0]]), ["is_red", "blue"])
-    assert share.tolist() == [[75, 25], [0, 0]] and [text.get_text() for text in ax.texts] == ["75", "25"]
+    assert share.tolist() == [[75, 25], [0, 0]] and [text.get_text() for text in ax.texts] == [
+        "75",
+        "25",
+    ]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["is red", "blue"]
     plt.close(fig)

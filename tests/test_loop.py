@@ -39,7 +39,9 @@ class Line(nnx.Module):
 
 def squared_error(model, batch, *, key, step):
     guess = model.layer(batch["x"])[:, 0]
-    error = guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape) + 0.1 * jnp.sin(step)
+    error = (
+        guess - batch["x"].sum(1) + 0.1 * jax.random.normal(key, guess.shape) + 0.1 * jnp.sin(step)
+    )
     return jnp.square(error).mean(), {"largest": jnp.abs(error).max()}
 
 
@@ -49,7 +51,10 @@ def points(index: int, *, bad: int = -1) -> dict[str, np.ndarray]:
 
 
 def fit(out, *, model=None, batches=None, loss=squared_error, **changes):
-    options = dict(steps=12, tx=optax.adam(0.1), seed=0, every=2, checkpoint_every=4, title="toy") | changes
+    options = (
+        dict(steps=12, tx=optax.adam(0.1), seed=0, every=2, checkpoint_every=4, title="toy")
+        | changes
+    )
     return loop.fit(model or Line(), loss, batches or toy.Batches(points), out=out, **options)
 
 
@@ -96,7 +101,10 @@ def test_rows_are_means_over_their_steps(finished, tmp_path):
 
 def test_every_step_has_its_number_and_with_its_seed_a_key_of_its_own(tmp_path):
     def loss(model, batch, *, key, step):
-        return squared_error(model, batch, key=key, step=step)[0], {"drawn": jax.random.uniform(key), "number": step}
+        return squared_error(model, batch, key=key, step=step)[0], {
+            "drawn": jax.random.uniform(key),
+            "number": step,
+        }
 
     drawn = set()
     for seed in range(2):
@@ -123,7 +131,9 @@ def test_an_interrupted_training_ends_like_an_undisturbed_one(finished, tmp_path
     model = fit(tmp_path, batches=batches)
     assert batches.drawn == 12 - step // 4 * 4
     assert (tmp_path / "metrics.csv").read_bytes() == (finished[0] / "metrics.csv").read_bytes()
-    assert all((value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items())
+    assert all(
+        (value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items()
+    )
 
 
 def test_a_finished_training_returns_at_once(finished):
@@ -132,7 +142,9 @@ def test_a_finished_training_returns_at_once(finished):
 
     before = (finished[0] / "metrics.csv").read_bytes()
     model = fit(finished[0], loss=never, batches=stopping_at(12))
-    assert all((value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items())
+    assert all(
+        (value == toy.leaves(model)[name]).all() for name, value in toy.leaves(finished[1]).items()
+    )
     assert (finished[0] / "metrics.csv").read_bytes() == before
 
 
@@ -158,7 +170,10 @@ def test_the_identity_of_a_training_is_that_of_its_configuration_and_data(tmp_pa
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(tmp_path):
     for _ in range(2):  # from the start, and resumed
-        with pytest.raises(loop.TrainingError, match=r"^toy: loss or gradient is not finite at step 9 \(batch 9 of the"):
+        with pytest.raises(
+            loop.TrainingError,
+            match=r"^toy: loss or gradient is not finite at step 9 \(batch 9 of the",
+        ):
             fit(tmp_path, batches=toy.Batches(lambda index: points(index, bad=9)))
         assert [row["step"] for row in rows(tmp_path / "metrics.csv")] == ["2", "4", "6", "8"]
     model = fit(tmp_path)  # with the batch repaired
@@ -173,15 +188,25 @@ def test_a_gradient_that_is_not_finite_is_found_although_the_loss_is(tmp_path):
         fit(tmp_path, loss=loss)
 
 
-@pytest.mark.parametrize("changes", [lambda: {"model": Line(4)}, lambda: {"tx": optax.sgd(0.01)}], ids=["model", "optimiser"])
+@pytest.mark.parametrize(
+    "changes",
+    [lambda: {"model": Line(4)}, lambda: {"tx": optax.sgd(0.01)}],
+    ids=["model", "optimiser"],
+)
 def test_a_state_of_another_model_or_optimiser_is_one_sentence(finished, changes):
-    with pytest.raises(checkpoints.CheckpointError, match=r"^the training state in .*state is of another model or "
-                                                          r"optimiser \(.*\): give this run a tag= of its own$"):  # fmt: skip
+    with pytest.raises(
+        checkpoints.CheckpointError,
+        match=r"^the training state in .*state is of another model or "
+        r"optimiser \(.*\): give this run a tag= of its own$",
+    ):
         fit(finished[0], **changes())
 
 
 def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"^checkpoint_every=5 is not a multiple of every=2: a resumed log would differ$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^checkpoint_every=5 is not a multiple of every=2: a resumed log would differ$",
+    ):
         fit(tmp_path, checkpoint_every=5)
 
 
@@ -191,18 +216,26 @@ def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
     rate = optimiser.schedule(kind, peak=5e-4, steps=100, warmup=20, end=1e-5)
-    assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx([0, 2.5e-4, 5e-4, 1e-5], rel=1e-5)
-    assert float(rate(60)) == pytest.approx((5e-4 + 1e-5) / 2, rel=1e-5)  # half-way, both are at the mean
+    assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx(
+        [0, 2.5e-4, 5e-4, 1e-5], rel=1e-5
+    )
+    assert float(rate(60)) == pytest.approx(
+        (5e-4 + 1e-5) / 2, rel=1e-5
+    )  # half-way, both are at the mean
     values = [float(rate(step)) for step in range(101)]
     assert np.argmax(values) == 20 and (np.diff(values[20:]) < 0).all()
-    assert float(rate(40)) == pytest.approx({"linear": 3.775e-4, "cosine": 4.282e-4}[kind], rel=1e-3)
+    assert float(rate(40)) == pytest.approx(
+        {"linear": 3.775e-4, "cosine": 4.282e-4}[kind], rel=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_weight_decay_touches_projections_only(name):
     params = nnx.state(toy.stage2())
     tx = optimiser.optimiser(name, lambda step: 0.1, weight_decay=0.5, clip=1.0)
-    updates = jax.jit(lambda params: tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0])(params)
+    updates = jax.jit(
+        lambda params: tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)[0]
+    )(params)
     decayed = set()
     for path, update in nnx.to_flat_state(updates):
         value = dict(nnx.to_flat_state(params))[path][...]
@@ -216,18 +249,24 @@ def test_weight_decay_touches_projections_only(name):
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_optimisers_learn_and_clip_gradients(name, tmp_path):
-    tx = optimiser.optimiser(name, optimiser.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0)
+    tx = optimiser.optimiser(
+        name, optimiser.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0
+    )
     fit(tmp_path, tx=tx, steps=40, checkpoint_every=40)
     losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
     assert losses[-1] < 0.3 * losses[0]
     params, gradient = {"w": jnp.ones((4, 4))}, {"w": jnp.full((4, 4), 0.5)}
-    updates = [tx.update(jax.tree.map(lambda g, s=scale: g * s, gradient), tx.init(params), params)[0]["w"]
-               for scale in (1, 1000)]  # fmt: skip
+    updates = [
+        tx.update(jax.tree.map(lambda g, s=scale: g * s, gradient), tx.init(params), params)[0]["w"]
+        for scale in (1, 1000)
+    ]
     np.testing.assert_allclose(*updates, rtol=1e-5)
 
 
 def test_unknown_optimisers_are_one_sentence():
-    with pytest.raises(ValueError, match=r"^optim.optimiser=sgd is not known: choose adafactor or adamw$"):
+    with pytest.raises(
+        ValueError, match=r"^optim.optimiser=sgd is not known: choose adafactor or adamw$"
+    ):
         optimiser.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
 
 
@@ -245,7 +284,9 @@ class Pair(nnx.Module):
 
 
 def pair_loss(pair, batch, *, key, step):
-    seen = batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))  # random in every step
+    seen = (
+        batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))
+    )  # random in every step
     words = one_hot_rows(pair.token_emb.emb_var[...], batch["ids"]) * batch["keep"][..., None]
     return contrastive(normalise(pair.video(seen)), normalise(words.sum(1)), jnp.float32(10.0)), {}
 
@@ -253,8 +294,17 @@ def pair_loss(pair, batch, *, key, step):
 def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
     """Trains on two corpora of the world and saves the weights; returns how many batches it drew."""
     tokenizer = text.Tokenizer(shards / "pieces.model", 8)
-    batches = pipeline.stream({name: shards / name for name in ("ac1", "internvid")}, {"ac1": 2.0, "internvid": 1.0}, frames=3,
-                          size=12, short=16, batch=4, mixing="alternating", seed=0, tokenizer=tokenizer)  # fmt: skip
+    batches = pipeline.stream(
+        {name: shards / name for name in ("ac1", "internvid")},
+        {"ac1": 2.0, "internvid": 1.0},
+        frames=3,
+        size=12,
+        short=16,
+        batch=4,
+        mixing="alternating",
+        seed=0,
+        tokenizer=tokenizer,
+    )
 
     class Counted(Iterator):
         drawn, get_state, set_state = 0, batches.get_state, batches.set_state
@@ -265,9 +315,23 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
             return next(batches)
 
     counted = Counted()
-    tx = optimiser.optimiser("adafactor", optimiser.schedule("linear", peak=1e-2, steps=STEPS, warmup=4), weight_decay=0.05, clip=1.0)
-    model = loop.fit(Pair(tokenizer.size), pair_loss, counted, steps=STEPS, tx=tx, seed=0, out=out, every=2,
-                      checkpoint_every=4)  # fmt: skip
+    tx = optimiser.optimiser(
+        "adafactor",
+        optimiser.schedule("linear", peak=1e-2, steps=STEPS, warmup=4),
+        weight_decay=0.05,
+        clip=1.0,
+    )
+    model = loop.fit(
+        Pair(tokenizer.size),
+        pair_loss,
+        counted,
+        steps=STEPS,
+        tx=tx,
+        seed=0,
+        out=out,
+        every=2,
+        checkpoint_every=4,
+    )
     checkpoints.save(model, out / "weights.npz")
     return counted.drawn
 
@@ -281,9 +345,17 @@ def test_a_killed_training_ends_with_the_bytes_of_an_undisturbed_one(tmp_path):
     assert real_run(shards, undisturbed) == STEPS
 
     path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
-    command = [sys.executable, "-c", "import sys, pathlib, test_loop; "
-               "test_loop.real_run(*map(pathlib.Path, sys.argv[1:]), pause=0.1)", str(shards), str(killed)]  # fmt: skip
-    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL)
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, pathlib, test_loop; "
+        "test_loop.real_run(*map(pathlib.Path, sys.argv[1:]), pause=0.1)",
+        str(shards),
+        str(killed),
+    ]
+    process = subprocess.Popen(
+        command, env=os.environ | {"PYTHONPATH": path}, stderr=subprocess.DEVNULL
+    )
     metrics, deadline = killed / "metrics.csv", time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 5):  # after step 10
         assert process.poll() is None and time.monotonic() < deadline

@@ -48,13 +48,17 @@ def test_visible_counts_are_rounded_and_never_zero():
 
 @pytest.mark.parametrize("kind", MASKS)
 def test_masks_differ_between_clips_and_keys_and_repeat_with_their_key(kind):
-    first, again, other = (np.asarray(draw(jax.random.key(seed), kind, FRAMES, 4, 6)) for seed in (0, 0, 1))
+    first, again, other = (
+        np.asarray(draw(jax.random.key(seed), kind, FRAMES, 4, 6)) for seed in (0, 0, 1)
+    )
     assert (first == again).all() and (first != other).any()
     assert len({clip.tobytes() for clip in first}) > BATCH / 2
 
 
 def test_tubes_are_the_same_in_every_frame_and_random_masks_are_not():
-    tube, loose = (np.asarray(draw(jax.random.key(0), kind, FRAMES, 4, 6)) for kind in ("tube", "random"))
+    tube, loose = (
+        np.asarray(draw(jax.random.key(0), kind, FRAMES, 4, 6)) for kind in ("tube", "random")
+    )
     assert (tube == tube[:, :1]).all()
     assert (loose != loose[:, :1]).any((1, 2)).all()
 
@@ -70,21 +74,30 @@ def test_bevt_clips_have_one_mask_in_a_run_of_at_least_half_of_the_frames_and_on
     for seed in range(8):
         visible = np.asarray(draw(jax.random.key(seed), "bevt", frames, 4, 6))
         for clip in visible:
-            masks = sorted({frame.tobytes() for frame in clip}, key=[frame.tobytes() for frame in clip].count)
+            masks = sorted(
+                {frame.tobytes() for frame in clip}, key=[frame.tobytes() for frame in clip].count
+            )
             assert len(masks) <= 2
             run = np.array([frame.tobytes() == masks[-1] for frame in clip])
             assert (run != np.roll(run, 1)).sum() in (0, 2)  # one run around the clock
             longest.append(run.sum())
     share = np.bincount(longest, minlength=9) / len(longest)
-    assert not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15  # uniform in (0.5, 1] clips, rounded up
+    assert (
+        not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15
+    )  # uniform in (0.5, 1] clips, rounded up
 
 
 def test_bevt_masks_are_blocks():
     """Neighbours are masked together more often than under a random mask of the same count, but not always."""
 
     def agreement(kind):
-        picture = np.concatenate([places(np.asarray(draw(jax.random.key(seed), kind, 2, 8, 32)), 8) for seed in range(4)])
-        return ((picture[..., 1:] == picture[..., :-1]).mean() + (picture[..., 1:, :] == picture[..., :-1, :]).mean()) / 2
+        picture = np.concatenate(
+            [places(np.asarray(draw(jax.random.key(seed), kind, 2, 8, 32)), 8) for seed in range(4)]
+        )
+        return (
+            (picture[..., 1:] == picture[..., :-1]).mean()
+            + (picture[..., 1:, :] == picture[..., :-1, :]).mean()
+        ) / 2
 
     assert 0.45 < agreement("random") < 0.52
     assert 0.65 < agreement("bevt") < 0.95
@@ -103,7 +116,9 @@ def test_unshuffling_a_shuffle_is_the_identity():
 
 def test_shuffles_send_every_token_everywhere_equally_often():
     order, _ = shuffle_orders(jax.random.key(0), 5000, 4)
-    share = np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    share = (
+        np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    )
     assert abs(share - 0.25).max() < 0.025  # four standard deviations
 
 
@@ -115,14 +130,18 @@ def test_a_partial_shuffle_exchanges_its_share_and_leaves_the_rest_in_place():
         assert (jnp.sort(order) == jnp.arange(64)).all()  # nothing is lost or doubled
         assert (jnp.take_along_axis(order, inverse, axis=1) == jnp.arange(64)).all()
         moved = np.asarray(order != raster).mean()
-        assert abs(moved - share * (1 - 1 / 64)) < 0.03 and (share or moved == 0)  # of those that move, one stays by chance
+        assert abs(moved - share * (1 - 1 / 64)) < 0.03 and (
+            share or moved == 0
+        )  # of those that move, one stays by chance
     assert (order[:100] != order[100:]).any(1).all()  # clips are shuffled independently
 
 
 def test_a_whole_partial_shuffle_sends_every_token_everywhere_equally_often():
     visible = jnp.zeros((5000, 2, 1), int)  # on 2 places a frame
     order, _ = partly_shuffled_orders(jax.random.key(0), visible, 4, jnp.float32(1))
-    share = np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    share = (
+        np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    )
     assert abs(share - 0.25).max() < 0.025  # four standard deviations
 
 
@@ -140,5 +159,8 @@ def test_raster_order_puts_visible_tokens_at_their_places_and_masks_elsewhere():
     tokens = jnp.arange(10.0, 18.0).reshape(2, 4, 1)
     x = jnp.concatenate([tokens, jnp.zeros((2, 4, 1))], axis=1)
     order, inverse = raster_orders(visible, 8)
-    assert permute(x, order, inverse)[..., 0].tolist() == [[10, 0, 0, 11, 0, 12, 13, 0], [0, 0, 14, 15, 16, 0, 0, 17]]
+    assert permute(x, order, inverse)[..., 0].tolist() == [
+        [10, 0, 0, 11, 0, 12, 13, 0],
+        [0, 0, 14, 15, 16, 0, 0, 17],
+    ]
     assert (permute(permute(x, order, inverse), inverse, order) == x).all()

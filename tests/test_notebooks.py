@@ -11,6 +11,8 @@ def order(name: str) -> tuple[int, str]:
     return (5 if tens == 0 else tens, name)
 
 
-@pytest.mark.parametrize("name", sorted((file.stem for file in paths.NOTEBOOKS.glob("*.ipynb")), key=order))
+@pytest.mark.parametrize(
+    "name", sorted((file.stem for file in paths.NOTEBOOKS.glob("*.ipynb")), key=order)
+)
 def test_notebook_runs(name):
     run.run(name, ["scale=smoke"])

@@ -16,8 +16,10 @@ CORPORA = {"first": 0, "second": 1, "images": 2}
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("shards")
-    return {name: toy.write(toy.Marked(name, number, frames=1 if name == "images" else 6), root / name)
-            for name, number in CORPORA.items()}  # fmt: skip
+    return {
+        name: toy.write(toy.Marked(name, number, frames=1 if name == "images" else 6), root / name)
+        for name, number in CORPORA.items()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +32,11 @@ def tokenizer(tmp_path_factory):
 def stream(folders, weights=None, **changes):
     """An iterator over the two video corpora, or those with a weight."""
     weights = weights or {"first": 1.0, "second": 1.0}
-    return pipeline.stream({name: folders[name] for name in weights}, weights, **{"mixing": "alternating", **SIZES, **changes})
+    return pipeline.stream(
+        {name: folders[name] for name in weights},
+        weights,
+        **{"mixing": "alternating", **SIZES, **changes},
+    )
 
 
 def draw(iterator, count):
@@ -64,12 +70,17 @@ def test_plain_batches_mix_corpora_at_the_configured_rates(folders):
 
 
 def test_corpora_of_weight_zero_are_left_out(folders):
-    assert {corpus for batch in draw(stream(folders, {"first": 0.0, "second": 1.0}), 4)
-            for corpus, _ in toy.marks(batch["video"])} == {1}  # fmt: skip
+    assert {
+        corpus
+        for batch in draw(stream(folders, {"first": 0.0, "second": 1.0}), 4)
+        for corpus, _ in toy.marks(batch["video"])
+    } == {1}
 
 
 def test_every_epoch_shows_every_clip_once_in_a_new_order(folders):
-    epochs = [toy.marks(batch["video"]) for batch in draw(stream(folders, {"first": 1.0}, batch=8), 3)]
+    epochs = [
+        toy.marks(batch["video"]) for batch in draw(stream(folders, {"first": 1.0}, batch=8), 3)
+    ]
     assert all(sorted(epoch) == [(0, clip) for clip in range(8)] for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 3
     other = toy.marks(next(stream(folders, {"first": 1.0}, batch=8, seed=1))["video"])
@@ -87,7 +98,9 @@ def test_images_stay_one_frame_unless_they_are_mixed_with_videos(folders):
     for batch in draw(stream(folders, weights), 4):
         (corpus,) = {corpus for corpus, _ in toy.marks(batch["video"])}
         assert batch["video"].shape == (4, 1 if corpus == 2 else 3, 12, 12, 3)
-    mixed = np.concatenate([batch["video"] for batch in draw(stream(folders, weights, mixing="plain"), 4)])
+    mixed = np.concatenate(
+        [batch["video"] for batch in draw(stream(folders, weights, mixing="plain"), 4)]
+    )
     images = mixed[[corpus == 2 for corpus, _ in toy.marks(mixed)]]
     assert images.shape == (8, 3, 12, 12, 3) and (images == images[:, :1]).all()
 
@@ -97,11 +110,20 @@ def test_batches_of_images_may_be_larger(folders):
     assert sorted(batch["video"].shape[:2] for batch in batches) == [(4, 3), (4, 3), (8, 1), (8, 1)]
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"image_batch": 5, "count": 2}, r"^a global batch of 5 does not divide over 2 processes: choose a multiple$"),
-    ({"mixing": "sorted"}, r"^data\.mixing=sorted is not known: choose alternating or plain$"),
-    ({"count": 3}, r"^a global batch of 4 does not divide over 3 processes: choose a multiple$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"image_batch": 5, "count": 2},
+            r"^a global batch of 5 does not divide over 2 processes: choose a multiple$",
+        ),
+        ({"mixing": "sorted"}, r"^data\.mixing=sorted is not known: choose alternating or plain$"),
+        (
+            {"count": 3},
+            r"^a global batch of 4 does not divide over 3 processes: choose a multiple$",
+        ),
+    ],
+)
 def test_impossible_batches_are_one_sentence(folders, changes, message):
     with pytest.raises(ValueError, match=message):
         stream(folders, **changes)
@@ -199,7 +221,9 @@ def test_frames_are_taken_in_order_one_from_each_stretch_of_the_clip():
 
 def test_short_clips_repeat_frames_in_order_and_are_never_flipped():
     clip = pipeline.Sample(5, 6).random_map(item(2), np.random.default_rng(0))["video"]
-    assert clip[:, 0, 0, 0].tolist() == sorted(clip[:, 0, 0, 0]) and set(clip[:, 0, 0, 0].tolist()) == {0, 1}
+    assert clip[:, 0, 0, 0].tolist() == sorted(clip[:, 0, 0, 0]) and set(
+        clip[:, 0, 0, 0].tolist()
+    ) == {0, 1}
     for seed in range(20):
         clip = pipeline.Sample(3, 6).random_map(item(12), np.random.default_rng(seed))["video"]
         assert (np.diff(clip[:, :, :, 1].astype(int), axis=1) == 1).all()
@@ -226,10 +250,15 @@ def test_vocabularies_are_bytes_of_their_texts(tmp_path):
 
 
 def test_texts_without_words_and_missing_vocabularies_are_one_sentence(tmp_path):
-    with pytest.raises(ValueError, match=r"^no caption has any words: .*; check the text fields of the corpus$"):
+    with pytest.raises(
+        ValueError, match=r"^no caption has any words: .*; check the text fields of the corpus$"
+    ):
         text.train(["", "..."], tmp_path / "none", size=60)
     assert not any(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError, match=r"^no SentencePiece model at .*none: run 10_prepare_corpus, or give"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^no SentencePiece model at .*none: run 10_prepare_corpus, or give",
+    ):
         text.Tokenizer(tmp_path / "none", 12)
 
 
@@ -241,7 +270,10 @@ def test_the_released_tokeniser_is_fetched_once_and_checked(tmp_path, monkeypatc
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     monkeypatch.setattr(text, "RELEASED", (tmp_path / "toy.model").as_uri())
-    with pytest.raises(ValueError, match=r"c4_en\.model is not the vocabulary c4_en: it has \d+ pieces instead of 32,000; give"):
+    with pytest.raises(
+        ValueError,
+        match=r"c4_en\.model is not the vocabulary c4_en: it has \d+ pieces instead of 32,000; give",
+    ):
         text.released_tokenizer()
     monkeypatch.setattr(text, "RELEASED_SIZE", text.Tokenizer(tmp_path / "toy.model", 1).size)
     (tmp_path / "toy.model").rename(tmp_path / "given.model")
@@ -254,14 +286,22 @@ def test_a_tokeniser_that_cannot_be_had_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(text, "RELEASED", (tmp_path / "none").as_uri())
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ValueError, match=r"^the tokeniser c4_en is not at .*c4_en\.model and cannot be fetched \(HF_HUB_OFFLINE "
-                                         r"forbids it\): give the path of the file file:"):  # fmt: skip
+    with pytest.raises(
+        ValueError,
+        match=r"^the tokeniser c4_en is not at .*c4_en\.model and cannot be fetched \(HF_HUB_OFFLINE "
+        r"forbids it\): give the path of the file file:",
+    ):
         text.released_tokenizer()
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    with pytest.raises(ValueError, match=r"^the tokeniser c4_en .* cannot be fetched \(.*No such file.*\): give the path"):
+    with pytest.raises(
+        ValueError,
+        match=r"^the tokeniser c4_en .* cannot be fetched \(.*No such file.*\): give the path",
+    ):
         text.released_tokenizer()
     assert not list(tmp_path.iterdir())
     (tmp_path / "words").write_text("not a model")
     for name in ("words", "none"):
-        with pytest.raises(ValueError, match=rf"{name} is no SentencePiece model: give the path of the file "):
+        with pytest.raises(
+            ValueError, match=rf"{name} is no SentencePiece model: give the path of the file "
+        ):
             text.released_tokenizer(tmp_path / name)

@@ -20,20 +20,27 @@ def test_recall_counts_answers_among_the_most_similar_and_ties_against_the_model
     assert metrics.recall_at(similarity, 1, answer).tolist() == [1, 0, 0, 0]
     assert metrics.recall_at(similarity, 2, answer).tolist() == [1, 1, 0, 0]
     assert metrics.recall_at(similarity, 3, answer).tolist() == [1, 1, 1, 1]
-    assert not metrics.recall_at(np.zeros((5, 5)), 4).any()  # a model that says the same of all knows nothing
+    assert not metrics.recall_at(
+        np.zeros((5, 5)), 4
+    ).any()  # a model that says the same of all knows nothing
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
     rng, covered = np.random.default_rng(0), 0
     for trial in range(200):
-        mean, low, high = metrics.interval((rng.random((1, 150)) < 0.7).astype(float), seed=trial, draws=200)
+        mean, low, high = metrics.interval(
+            (rng.random((1, 150)) < 0.7).astype(float), seed=trial, draws=200
+        )
         assert low <= mean <= high
         covered += low <= 0.7 <= high
     assert 0.89 < covered / 200 < 0.99  # 0.95, give or take
 
 
 def test_intervals_know_both_clips_and_repeats_and_repeat_with_their_seed():
-    clips, seeds = np.tile(np.arange(100) % 2, (5, 1)).astype(float), np.tile([[0.4], [0.5], [0.6]], (1, 100))
+    clips, seeds = (
+        np.tile(np.arange(100) % 2, (5, 1)).astype(float),
+        np.tile([[0.4], [0.5], [0.6]], (1, 100)),
+    )
     for scores in (clips, seeds):
         mean, low, high = metrics.interval(scores)
         assert low < mean - 0.05 and high > mean + 0.05
@@ -69,7 +76,9 @@ def planted(clips: int, seed: int, strength: float) -> tuple[np.ndarray, np.ndar
 def test_a_probe_finds_a_planted_signal_and_nothing_in_noise():
     scores = {}
     for strength in (8.0, 0.0):
-        hits, guesses = features.probe_scores(planted(512, 0, strength), planted(256, 1, strength), seeds=range(2), **RECIPE)
+        hits, guesses = features.probe_scores(
+            planted(512, 0, strength), planted(256, 1, strength), seeds=range(2), **RECIPE
+        )
         assert hits.shape == guesses.shape == (2, 256)
         assert ((guesses == planted(256, 1, strength)[1]) == hits).all()
         scores[strength] = hits.mean()
@@ -79,16 +88,25 @@ def test_a_probe_finds_a_planted_signal_and_nothing_in_noise():
 def test_probes_repeat_with_their_seed_and_predict_in_any_batches():
     tokens, labels = planted(64, 0, 4.0)
     recipe = RECIPE | {"epochs": 2}
-    first, again, other = (heads.predict(heads.train_probe(tokens, labels, seed=seed, **recipe), tokens) for seed in (0, 0, 1))
+    first, again, other = (
+        heads.predict(heads.train_probe(tokens, labels, seed=seed, **recipe), tokens)
+        for seed in (0, 0, 1)
+    )
     assert (first == again).all() and (first != other).any()
     probe = heads.train_probe(tokens, labels, seed=0, **recipe)
     np.testing.assert_allclose(heads.predict(probe, tokens, batch=48), first, atol=1e-5)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"batch": 100}, r"^64 labelled clips are fewer than one batch: give more clips or probe\.batch=32$"),
-    ({"classes": 3}, r"^labels run from 0 to 3 but the probe has 3 classes$"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"batch": 100},
+            r"^64 labelled clips are fewer than one batch: give more clips or probe\.batch=32$",
+        ),
+        ({"classes": 3}, r"^labels run from 0 to 3 but the probe has 3 classes$"),
+    ],
+)
 def test_impossible_probes_are_one_sentence(changes, message):
     with pytest.raises(ValueError, match=message):
         heads.train_probe(*planted(64, 0, 4.0), seed=0, **RECIPE | changes)
@@ -109,7 +127,10 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
     videos, encoder = toy.batch(0, clips=2)["video"], toy.encoder()
     reversed_, outer = videos[:, ::-1], videos.copy()
     outer[:, [0, 2]] = 0
-    still, whole = jax.jit(features.single_frame_tokens_of(encoder)), jax.jit(features.tokens_of(encoder))
+    still, whole = (
+        jax.jit(features.single_frame_tokens_of(encoder)),
+        jax.jit(features.tokens_of(encoder)),
+    )
     assert (still(videos) == still(reversed_)).all() and (still(videos) == still(outer)).all()
     assert (whole(videos) != whole(reversed_)).any((1, 2)).all()
     assert (still(videos) != still(np.roll(videos, 1, axis=1))).any((1, 2)).all()
@@ -118,7 +139,9 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
 def test_labels_stand_at_dotted_keys_and_missing_ones_are_named():
     metas = [{"labels": {"motion": "spins"}}, {"labels": {"motion": 3}, "file_name": "b.mp4"}]
     assert features.labels(metas, "labels.motion") == ["spins", "3"]
-    with pytest.raises(ValueError, match=r"^clip 1 \(b\.mp4\) has no 'labels\.colour': add it to every line of "):
+    with pytest.raises(
+        ValueError, match=r"^clip 1 \(b\.mp4\) has no 'labels\.colour': add it to every line of "
+    ):
         features.labels([{"labels": {"colour": "red"}}, metas[1]], "labels.colour")
 
 
@@ -137,7 +160,11 @@ def test_text_embeddings_are_of_unit_length_whatever_the_batch(tokenizer):
     embeddings = features.embed_texts(model, tokenizer, toy.CAPTIONS, batch=3)
     assert embeddings.shape == (8, 16)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(features.embed_texts(model, tokenizer, toy.CAPTIONS[::-1], batch=3)[::-1], embeddings, atol=1e-5)
+    np.testing.assert_allclose(
+        features.embed_texts(model, tokenizer, toy.CAPTIONS[::-1], batch=3)[::-1],
+        embeddings,
+        atol=1e-5,
+    )
 
 
 def test_a_class_is_the_direction_of_the_mean_of_its_prompts(tokenizer):

@@ -13,8 +13,12 @@ import pytest
 
 from vplib import config, paths, results
 
-PAGES = [paths.ROOT / "README.md", paths.ROOT / "CONTRIBUTING.md", paths.ROOT / "reports" / "README.md",
-         *sorted((paths.ROOT / "data_cards").glob("*.md"))]  # fmt: skip
+PAGES = [
+    paths.ROOT / "README.md",
+    paths.ROOT / "CONTRIBUTING.md",
+    paths.ROOT / "reports" / "README.md",
+    *sorted((paths.ROOT / "data_cards").glob("*.md")),
+]
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 README, MAP = PAGES[0].read_text(), PAGES[2].read_text()
 
@@ -23,19 +27,27 @@ def figure_names() -> list[str]:
     """A pattern for each figure that a notebook saves: `{...}` in its name stands for a word."""
     names = []
     for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+        cells = [
+            cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
+        ]
         for node in ast.walk(ast.parse("\n".join("".join(cell["source"]) for cell in cells))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
                 name = node.args[1]
                 parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-                names.append("".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in parts))
+                names.append(
+                    "".join(
+                        re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in parts
+                    )
+                )
     return names
 
 
 FIGURES = figure_names()
 HEADLINE = inspect.signature(results.record).parameters["table"].default
 WRITTEN = [rf"reports/(figures/({name})\.(png|pdf)|tables/({name})\.csv)" for name in FIGURES] + [
-    rf"reports/tables/{HEADLINE}\.csv", rf"reports/notebooks/({'|'.join(config.names())})-\w+-\w+\.ipynb"]  # fmt: skip
+    rf"reports/tables/{HEADLINE}\.csv",
+    rf"reports/notebooks/({'|'.join(config.names())})-\w+-\w+\.ipynb",
+]
 
 
 def anchors(page: str) -> set[str]:
@@ -53,7 +65,9 @@ def dead(page) -> list[str]:
         file, _, anchor = link.partition("#")
         target = (page.parent / file).resolve() if file else page
         inside = target.is_relative_to(paths.ROOT)
-        written = inside and any(re.fullmatch(name, target.relative_to(paths.ROOT).as_posix()) for name in WRITTEN)
+        written = inside and any(
+            re.fullmatch(name, target.relative_to(paths.ROOT).as_posix()) for name in WRITTEN
+        )
         known = not anchor or (target.is_file() and anchor in anchors(target.read_text()))
         if not inside or not (target.exists() or written) or not known:
             found.append(link)
@@ -71,7 +85,12 @@ def test_dead_links_are_found(tmp_path, monkeypatch):
     bad = "[d](gone.md) [e](#gone) [f](../page.md) ![](reports/figures/60_paper_figures-gone.png)"
     page = tmp_path / "page.md"
     page.write_text(f"# One title: its form\n{good} {bad}\n")
-    assert dead(page) == ["gone.md", "#gone", "../page.md", "reports/figures/60_paper_figures-gone.png"]
+    assert dead(page) == [
+        "gone.md",
+        "#gone",
+        "../page.md",
+        "reports/figures/60_paper_figures-gone.png",
+    ]
 
 
 @pytest.mark.parametrize("name", config.names())

@@ -16,8 +16,11 @@ from vplib.run import PRINT_BYTES
 NOTEBOOKS = sorted(paths.NOTEBOOKS.glob("*.ipynb"))
 LISTED = subprocess.run(
     ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-    cwd=paths.ROOT, capture_output=True, text=True, check=True,
-).stdout.split("\0")  # fmt: skip
+    cwd=paths.ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+).stdout.split("\0")
 FILES = [paths.ROOT / name for name in LISTED if name and (paths.ROOT / name).is_file()]
 BINARY = {".png", ".pdf", ".npz", ".mp4", ".array_record", ".model"}
 
@@ -32,7 +35,9 @@ def test_notebooks_are_committed_without_results(path):
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
     assert not any({"papermill", "execution"} & {*cell["metadata"]} for cell in cells)
-    tagged = ["".join(cell["source"]) for cell in code if "parameters" in cell["metadata"].get("tags", [])]
+    tagged = [
+        "".join(cell["source"]) for cell in code if "parameters" in cell["metadata"].get("tags", [])
+    ]
     assert len(tagged) == 1 and 'overrides = ""' in tagged[0]
 
 
@@ -44,9 +49,15 @@ def test_notebooks_load_the_configuration_of_their_name(path):
 
 def test_conda_installs_what_pip_installs():
     project = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"]
-    python, pip, packages = yaml.safe_load((paths.ROOT / "environment.yml").read_text())["dependencies"]
+    python, pip, packages = yaml.safe_load((paths.ROOT / "environment.yml").read_text())[
+        "dependencies"
+    ]
     assert (python, pip) == (f"python{project['requires-python']}", "pip")
-    assert packages["pip"] == [*project["dependencies"], *project["optional-dependencies"]["test"], "--editable ."]
+    assert packages["pip"] == [
+        *project["dependencies"],
+        *project["optional-dependencies"]["test"],
+        "--editable .",
+    ]
 
 
 def test_the_lock_pins_every_direct_dependency():
@@ -61,7 +72,9 @@ def test_the_lock_pins_every_direct_dependency():
 
 def test_make_help_names_every_target():
     makefile = (paths.ROOT / "Makefile").read_text()
-    shown = subprocess.run(["make", "help"], cwd=paths.ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make", "help"], cwd=paths.ROOT, capture_output=True, text=True, check=True
+    ).stdout
     assert re.findall(r"^  make (\w+)", shown, re.MULTILINE) == targets(makefile)
 
 
@@ -71,7 +84,9 @@ def targets(makefile: str) -> list[str]:
 
 def test_commands_of_the_readme_exist(out):
     """Every line of every bash block is looked at: an unknown program fails, too."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", (paths.ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```bash\n(.*?)^```", (paths.ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     commands = [words for words in (shlex.split(line, comments=True) for line in lines) if words]
     assert commands

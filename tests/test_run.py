@@ -34,7 +34,11 @@ def test_equal_runs_leave_equal_notebooks(write_notebook, out, capsys):
     write_notebook(NOISY, "overrides")
     first = run.run("90_toy", ["seed=3"], publish=True)
     shown = capsys.readouterr()
-    assert "half way" in shown.out and "training  30/30  loss 0.03333" in shown.err and "noise" in shown.err
+    assert (
+        "half way" in shown.out
+        and "training  30/30  loss 0.03333" in shown.err
+        and "noise" in shown.err
+    )
     assert first == out / "runs/90_toy/world-lesson-none-s3/notebook.ipynb"
     assert first.read_bytes() == paths.PRINTS.joinpath("90_toy-world-lesson.ipynb").read_bytes()
 
@@ -52,8 +56,14 @@ def test_equal_runs_leave_equal_notebooks(write_notebook, out, capsys):
 @pytest.mark.parametrize(
     ("cell", "words"),
     [
-        ("raise ValueError('the clip is too short')", "90_toy failed at In [4]: ValueError: the clip is too short\n"),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "90_toy failed: the kernel died"),
+        (
+            "raise ValueError('the clip is too short')",
+            "90_toy failed at In [4]: ValueError: the clip is too short\n",
+        ),
+        (
+            "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+            "90_toy failed: the kernel died",
+        ),
     ],
 )
 def test_a_failing_cell_is_named_and_its_notebook_kept(cell, words, write_notebook, out):
@@ -67,7 +77,9 @@ def test_a_failing_cell_is_named_and_its_notebook_kept(cell, words, write_notebo
     assert outputs[0].text == "before\n"
     assert "after" not in str(outputs)
     assert sorted(file.name for file in (out / "runs/90_toy/world-lesson-none-s0").iterdir()) == [
-        "config.yaml", "notebook.ipynb"]  # fmt: skip
+        "config.yaml",
+        "notebook.ipynb",
+    ]
 
 
 def test_a_print_has_a_largest_size(out, monkeypatch):
@@ -84,7 +96,9 @@ def test_a_notebook_must_have_its_parameter(write_notebook):
     with pytest.raises(RunError, match="notebooks/90_toy.ipynb is missing"):
         run.run("90_toy")
     write_notebook(parameters="seed = 0")
-    with pytest.raises(RunError, match="must have one cell tagged 'parameters' that says overrides"):
+    with pytest.raises(
+        RunError, match="must have one cell tagged 'parameters' that says overrides"
+    ):
         run.run("90_toy")
 
 
@@ -104,7 +118,9 @@ def command(monkeypatch, *words):
     """The runs that `python -m vplib.run words...` would start."""
     started = []
     monkeypatch.setattr(sys, "argv", ["run", *words])
-    monkeypatch.setattr(run, "run", lambda name, overrides, publish: started.append((name, *overrides, publish)))
+    monkeypatch.setattr(
+        run, "run", lambda name, overrides, publish: started.append((name, *overrides, publish))
+    )
     run.main()
     return started
 
@@ -113,15 +129,21 @@ def test_command_starts_the_runs_of_a_sweep(out, monkeypatch):
     assert command(monkeypatch, "30_stage2") == [("30_stage2", False)]
     assert command(monkeypatch, "--print", "30_stage2", "seed=3") == [("30_stage2", "seed=3", True)]
     assert command(monkeypatch, "30_stage2", "seed=1,2", "ablation=none,no_global") == [
-        ("30_stage2", "seed=1", "ablation=none", False), ("30_stage2", "seed=1", "ablation=no_global", False),
-        ("30_stage2", "seed=2", "ablation=none", False), ("30_stage2", "seed=2", "ablation=no_global", False)]  # fmt: skip
+        ("30_stage2", "seed=1", "ablation=none", False),
+        ("30_stage2", "seed=1", "ablation=no_global", False),
+        ("30_stage2", "seed=2", "ablation=none", False),
+        ("30_stage2", "seed=2", "ablation=no_global", False),
+    ]
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["30_stage2", "seed=1,x"], "error: seed must be a whole number"),
-        (["30_stage2", "seed=1,2", "tag=a"], "error: runs/30_stage2/a belongs to another configuration"),
+        (
+            ["30_stage2", "seed=1,2", "tag=a"],
+            "error: runs/30_stage2/a belongs to another configuration",
+        ),
         (["--print", "30_stage2", "seed=1,2"], "error: --print takes one run, given 2"),
         (["31_stage3"], "error: there is no notebook '31_stage3'"),
     ],
@@ -139,8 +161,13 @@ def test_a_terminal_shows_one_rewritten_line(monkeypatch):
         for step in range(0, 11, 5):
             live.update(step, loss=2.0)
     lines = sys.stderr.getvalue().split("\r\x1b[K")
-    assert lines == ["", "training  0/10  loss 2", "training  5/10  loss 2", "training  10/10  loss 2  5/s  0 s left",
-                     "training  10/10  loss 2\n"]  # fmt: skip
+    assert lines == [
+        "",
+        "training  0/10  loss 2",
+        "training  5/10  loss 2",
+        "training  10/10  loss 2  5/s  0 s left",
+        "training  10/10  loss 2\n",
+    ]
 
 
 def test_a_log_file_gets_a_line_now_and_then(monkeypatch):
@@ -154,8 +181,10 @@ def test_a_log_file_gets_a_line_now_and_then(monkeypatch):
     assert log.getvalue().split("\n") == ["1 s", "31 s", "61 s", "91 s", "the end", ""]
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"),
-                                                (7500, "2 h 05 min")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "0 s"), (59.6, "1 min 00 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")],
+)
 def test_durations(seconds, words):
     assert progress.duration(seconds) == words
 
@@ -169,16 +198,38 @@ def test_a_bad_configuration_starts_nothing(write_notebook, out):
 
 def test_runs_benchmarks_lab_and_tests_have_the_same_environment(tmp_path):
     makefile = (paths.ROOT / "Makefile").read_text()
-    assert dict(re.findall(r"^export (\w+) \?= (.+)$", makefile, re.MULTILINE)) == environment.VARIABLES
+    assert (
+        dict(re.findall(r"^export (\w+) \?= (.+)$", makefile, re.MULTILINE))
+        == environment.VARIABLES
+    )
     script = tmp_path / "script.py"
-    script.write_text(f"import os, sys\nsys.path.insert(0, {str(paths.ROOT)!r})\nfrom vplib import environment\n"
-                      "print('start', flush=True)\nenvironment.restart()\n"
-                      "print(*(os.environ[name] for name in environment.VARIABLES), *sys.argv[1:])\n")
+    script.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(paths.ROOT)!r})\nfrom vplib import environment\n"
+        "print('start', flush=True)\nenvironment.restart()\n"
+        "print(*(os.environ[name] for name in environment.VARIABLES), *sys.argv[1:])\n"
+    )
     bare = {name: value for name, value in os.environ.items() if name not in environment.VARIABLES}
     show = "import os; from vplib import environment, run; print(*(os.environ[name] for name in environment.VARIABLES))"
-    runner = subprocess.run([sys.executable, "-c", show], env=bare, cwd=paths.ROOT, capture_output=True, text=True, check=True)
+    runner = subprocess.run(
+        [sys.executable, "-c", show],
+        env=bare,
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert runner.stdout.split() == [*environment.VARIABLES.values()]
-    for given, starts in ({}, 2), ({"NPROC": "3"}, 2), ({"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}, 1):
-        done = subprocess.run([sys.executable, script, "word"], env=bare | given, capture_output=True, text=True, check=True)
+    for given, starts in (
+        ({}, 2),
+        ({"NPROC": "3"}, 2),
+        ({"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}, 1),
+    ):
+        done = subprocess.run(
+            [sys.executable, script, "word"],
+            env=bare | given,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         expected = " ".join((environment.VARIABLES | given).values())
         assert done.stdout == "start\n" * starts + f"{expected} word\n"

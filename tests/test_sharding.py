@@ -27,20 +27,36 @@ STEPS, CLIPS = 3, 8
 
 def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
     """Three steps of stage 1 on a global batch of 8 clips, with a text table large enough to be split."""
-    mesh = sharding.init(f"127.0.0.1:{port}", processes, index) if processes > 1 else sharding.init()
+    mesh = (
+        sharding.init(f"127.0.0.1:{port}", processes, index) if processes > 1 else sharding.init()
+    )
     mine = slice(index * CLIPS // processes, (index + 1) * CLIPS // processes)
-    batches = toy.Batches(lambda step: {name: value[mine] for name, value in toy.batch(step, CLIPS).items()})
+    batches = toy.Batches(
+        lambda step: {name: value[mine] for name, value in toy.batch(step, CLIPS).items()}
+    )
     traced = []
 
     def loss(stage, batch, *, key, step):
         traced.append(jax.sharding.get_abstract_mesh().size)
         return stage1_loss(stage, batch, drop=0.5, key=key, step=step)
 
-    trained = loop.fit(toy.stage1(vocabulary=4096), loss, batches, steps=STEPS, tx=optax.sgd(0.1, momentum=0.9), seed=0,
-                        out=out, mesh=mesh, every=1, checkpoint_every=STEPS)  # fmt: skip
+    trained = loop.fit(
+        toy.stage1(vocabulary=4096),
+        loss,
+        batches,
+        steps=STEPS,
+        tx=optax.sgd(0.1, momentum=0.9),
+        seed=0,
+        out=out,
+        mesh=mesh,
+        every=1,
+        checkpoint_every=STEPS,
+    )
     assert traced == [mesh.size], "compiled anew although no shape changed, or without its mesh"
     places = {name: value.sharding.spec for name, value in toy.leaves(trained).items()}
-    assert places.pop("model/text_encoder/token_emb/emb_var") == (P("data") if mesh.size > 1 else P())
+    assert places.pop("model/text_encoder/token_emb/emb_var") == (
+        P("data") if mesh.size > 1 else P()
+    )
     assert set(places.values()) == {P()}
     checkpoints.save(trained, out / "weights.npz")
     if mesh.size == 8:
@@ -51,14 +67,22 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
 
 def check_rule(mesh) -> None:
     """Large arrays are split over their longest divisible axis, on a mesh of eight."""
-    shapes = {(256, 512): P(None, "data"), (512, 128): P("data"), (513, 128): P(None, "data"), (513, 129): P(), (8, 8): P()}
+    shapes = {
+        (256, 512): P(None, "data"),
+        (512, 128): P("data"),
+        (513, 128): P(None, "data"),
+        (513, 129): P(),
+        (8, 8): P(),
+    }
     given = {shape: jax.ShapeDtypeStruct(shape, np.float32) for shape in shapes}
     assert {shape: place.spec for shape, place in sharding.fsdp(mesh, given).items()} == shapes
 
 
 def check_kernel(mesh) -> None:
     """An attention kernel runs on each device's own clips, inside `jit` as in training."""
-    qkv = [np.random.default_rng(i).normal(size=(8, 2, 128, 32)).astype(np.float32) for i in range(3)]
+    qkv = [
+        np.random.default_rng(i).normal(size=(8, 2, 128, 32)).astype(np.float32) for i in range(3)
+    ]
     split = list(sharding.to_mesh(mesh, dict(zip("qkv", qkv, strict=True))).values())
     with jax.set_mesh(mesh):
         compiled = jax.jit(lambda *x: attend(*x, cap=50.0, kernel="splash")).lower(*split).compile()
@@ -82,8 +106,13 @@ def start(out: Path, devices: int = 1, *arguments: int) -> subprocess.Popen:
     path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
     flags = f"--xla_force_host_platform_device_count={devices}"
     code = "import sys, pathlib, test_sharding as t; t.run(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
-    return subprocess.Popen([sys.executable, "-c", code, str(out), *map(str, arguments)], text=True, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags})  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(out), *map(str, arguments)],
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags},
+    )
 
 
 def finish(*processes: subprocess.Popen) -> None:
@@ -117,7 +146,9 @@ def assert_same(out: Path, alone: Path) -> None:
     for name, value in known.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
     start = checkpoints.flatten(toy.stage1(vocabulary=4096))
-    assert max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2  # it did learn
+    assert (
+        max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2
+    )  # it did learn
 
 
 def test_eight_devices_train_like_one(alone, tmp_path):

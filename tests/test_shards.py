@@ -33,7 +33,12 @@ class Toy:
         time.sleep(self.delay)
         if index in self.bad:
             raise VideoError(f"{index}.mp4", "is empty (0 bytes)", "leave it out")
-        meta = {"fps": 10.0, "frames": 20, "duration": 2.0, "label": "even" if index % 2 == 0 else "odd"}
+        meta = {
+            "fps": 10.0,
+            "frames": 20,
+            "duration": 2.0,
+            "label": "even" if index % 2 == 0 else "odd",
+        }
         return shards.Clip(bytes([index]) * 1000, f"clip number {index}", meta)
 
 
@@ -85,7 +90,8 @@ def test_unusable_clips_are_left_out_and_listed_with_their_reason(tmp_path):
 
 def test_too_many_unusable_clips_stop_the_writing_without_a_manifest(tmp_path):
     with pytest.raises(
-        shards.ShardError, match=r"^toy: 2 of the first 10 clips \(of 25\).*no manifest was written.*\.$"
+        shards.ShardError,
+        match=r"^toy: 2 of the first 10 clips \(of 25\).*no manifest was written.*\.$",
     ):
         write(Toy(bad=(3, 4, 12)), tmp_path, max_skipped_fraction=0.07)
     assert not (tmp_path / "manifest.json").exists() and not list(tmp_path.glob("*.tmp"))
@@ -108,7 +114,13 @@ def test_a_shard_without_a_usable_clip_is_allowed(tmp_path):
 def test_statistics_add_up_over_shards_and_are_beside_each(tmp_path):
     manifest = write(Toy(), tmp_path)
     statistics = manifest["statistics"]
-    assert statistics["totals"] == {"clips": 25, "frames": 500, "seconds": 50.0, "words": 75, "bytes": 25000}
+    assert statistics["totals"] == {
+        "clips": 25,
+        "frames": 500,
+        "seconds": 50.0,
+        "words": 75,
+        "bytes": 25000,
+    }
     assert statistics["clips_by_words"] == {"3": 25} and statistics["clips_by_seconds"] == {"2": 25}
     assert statistics["labels"] == {"even": 13, "odd": 12}
     parts = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("toy-*.json"))]
@@ -141,7 +153,10 @@ def test_killing_the_writer_and_starting_again_gives_the_same_bytes(tmp_path):
     time.sleep(0.05)  # into the second shard
     writer.send_signal(signal.SIGKILL)
     writer.wait()
-    assert list((tmp_path / "killed").glob("*.tmp")) and not (tmp_path / "killed" / "manifest.json").exists()
+    assert (
+        list((tmp_path / "killed").glob("*.tmp"))
+        and not (tmp_path / "killed" / "manifest.json").exists()
+    )
     write(Toy(bad=(3,)), tmp_path / "killed")
     write(Toy(bad=(3,)), tmp_path / "quiet")
     assert contents(tmp_path / "killed") == contents(tmp_path / "quiet")
@@ -156,7 +171,9 @@ def test_a_full_disk_leaves_no_half_written_shard_and_the_rest_can_follow(tmp_pa
             pass
 
         def close(self):
-            raise RuntimeError("write() failed: No space left on device; writing /data/a; at byte 262144")
+            raise RuntimeError(
+                "write() failed: No space left on device; writing /data/a; at byte 262144"
+            )
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "ArrayRecordWriter", FullDisk)
@@ -200,7 +217,8 @@ def test_damaged_shards_are_noticed(tmp_path):
     data = path.read_bytes()
     path.write_bytes(data[:-100])
     with pytest.raises(
-        shards.ShardError, match=f"{path}: the shard has {len(data) - 100} bytes instead of {len(data)}"
+        shards.ShardError,
+        match=f"{path}: the shard has {len(data) - 100} bytes instead of {len(data)}",
     ):
         shards.Shards(tmp_path)
     path.write_bytes(bytes(len(data)))

@@ -71,7 +71,9 @@ def test_large_clips_are_scaled_down_to_the_side_asked_for():
     data, facts = sources.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)
     assert (facts["width"], facts["height"], facts["frames"], facts["fps"]) == (32, 24, 12, 10)
     assert video.decode(data, name="a").frames.shape == (12, 24, 32, 3)
-    assert data == sources.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
+    assert (
+        data == sources.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
+    )
 
 
 @pytest.mark.parametrize(
@@ -88,17 +90,28 @@ def test_other_files_become_upright_h264_of_even_size(data):
     seen = video.probe(made, name="a")
     assert seen.codec == "h264" and seen.plain and (seen.width, seen.height) == (64, 48)
     assert facts["frames"] == 12 and facts["fps"] == pytest.approx(10)
-    before, after = video.decode(data, name="before").frames[:, :48, :64], video.decode(made, name="after").frames
+    before, after = (
+        video.decode(data, name="before").frames[:, :48, :64],
+        video.decode(made, name="after").frames,
+    )
     assert np.abs(before.astype(int) - after).mean() < 8
 
 
 def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
     times = [0, 100, 200, 300, 800, 900, 1600]
-    made, facts = sources.standardize(make(moving_square(7), times=times), name="phone", max_side=48)
+    made, facts = sources.standardize(
+        make(moving_square(7), times=times), name="phone", max_side=48
+    )
     decoded = video.decode(made, name="phone")
-    assert facts["fps"] == pytest.approx(10) and facts["frames"] == 17 and facts["duration"] == pytest.approx(1.7)
+    assert (
+        facts["fps"] == pytest.approx(10)
+        and facts["frames"] == 17
+        and facts["duration"] == pytest.approx(1.7)
+    )
     np.testing.assert_allclose(np.diff(decoded.times), 0.1, atol=1e-3)
-    squares = (decoded.frames[:, 24].min(axis=2) > 150).argmax(axis=1)  # left edge of the white square
+    squares = (decoded.frames[:, 24].min(axis=2) > 150).argmax(
+        axis=1
+    )  # left edge of the white square
     assert squares[[0, 3, 7, 8, 9, 15, 16]].tolist() == [0, 3, 3, 4, 5, 5, 6]
 
 
@@ -111,7 +124,9 @@ def test_a_single_frame_is_a_clip_and_a_tiny_picture_is_not():
     _, facts = sources.standardize(video.encode(moving_square(1), 10), name="a", max_side=48)
     assert facts["frames"] == 1 and facts["duration"] == pytest.approx(0.1)
     with pytest.raises(video.VideoError, match="a: is only 2x2 pixels"):
-        sources.standardize(video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48)
+        sources.standardize(
+            video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48
+        )
 
 
 def test_a_wrong_timestamp_does_not_ask_for_years_of_one_frame():
@@ -122,9 +137,17 @@ def test_a_wrong_timestamp_does_not_ask_for_years_of_one_frame():
 
 def test_broken_files_of_a_folder_are_skipped_and_named(tmp_path):
     good = video.encode(moving_square(), 10)
-    files = {"a.mp4": good, "b.mp4": b"", "c.mp4": make_sound(), "d.mp4": b"text", "e.mp4": make(moving_square())[:900]}
+    files = {
+        "a.mp4": good,
+        "b.mp4": b"",
+        "c.mp4": make_sound(),
+        "d.mp4": b"text",
+        "e.mp4": make(moving_square())[:900],
+    }
     files |= {f"good_{index}.mp4": good for index in range(4)}
-    root = folder_of(tmp_path / "videos", [(name, data, {"text": "a clip"}) for name, data in files.items()])
+    root = folder_of(
+        tmp_path / "videos", [(name, data, {"text": "a clip"}) for name, data in files.items()]
+    )
     manifest = write(source_of(root), tmp_path / "alone")
     assert manifest["records"] == 5
     assert [entry["file"] for entry in manifest["skipped"]] == ["b.mp4", "c.mp4", "d.mp4", "e.mp4"]
@@ -181,9 +204,20 @@ def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_p
     data = video.encode(moving_square(), 10)
     webm = make(moving_square(), codec="libvpx-vp9", container="webm")
     about = {"key": "1", "caption": "from json", "url": "u", "label": 3}
-    tar_of(tmp_path / "00000.tar", {"0.mp4": data, "0.txt": b"from text\n", "0.json": json.dumps(about).encode()})
-    members = {"1.mp4": data, "1.json": json.dumps(about).encode(), "2.txt": b"no video", "v.2.webm": webm}
-    tar_of(tmp_path / "00001.tar", {**members, "v.2.txt": b"two dots", "3.mp4": data, "4.mp4": data, "4.json": b"[1"})
+    tar_of(
+        tmp_path / "00000.tar",
+        {"0.mp4": data, "0.txt": b"from text\n", "0.json": json.dumps(about).encode()},
+    )
+    members = {
+        "1.mp4": data,
+        "1.json": json.dumps(about).encode(),
+        "2.txt": b"no video",
+        "v.2.webm": webm,
+    }
+    tar_of(
+        tmp_path / "00001.tar",
+        {**members, "v.2.txt": b"two dots", "3.mp4": data, "4.mp4": data, "4.json": b"[1"},
+    )
     source = pickle.loads(pickle.dumps(sources.WebDatasetSource(tmp_path, name="web", max_side=48)))
     assert [source[index].text for index in range(3)] == ["from text", "from json", "two dots"]
     assert source[0].video == data and source[0].meta["file_name"] == "00000.tar/0.mp4"
@@ -192,8 +226,14 @@ def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_p
     assert av.open(io.BytesIO(source[2].video)).streams.video[0].codec_context.name == "h264"
     manifest = write(source, tmp_path / "out")
     assert manifest["records"] == 3
-    assert [entry["file"] for entry in manifest["skipped"]] == ["00001.tar/3.mp4", "00001.tar/4.mp4"]
-    assert "no caption" in manifest["skipped"][0]["reason"] and "unreadable" in manifest["skipped"][1]["reason"]
+    assert [entry["file"] for entry in manifest["skipped"]] == [
+        "00001.tar/3.mp4",
+        "00001.tar/4.mp4",
+    ]
+    assert (
+        "no caption" in manifest["skipped"][0]["reason"]
+        and "unreadable" in manifest["skipped"][1]["reason"]
+    )
 
 
 def test_bad_archives_are_named(tmp_path):
@@ -215,7 +255,10 @@ def test_bad_archives_are_named(tmp_path):
 @needs_clips
 def test_real_clips_become_shards_that_decode_as_their_captions_say(tmp_path):
     manifest = write(sources.FolderSource(CLIPS, "val", name="clips", max_side=144), tmp_path)
-    told = {line["file"]: line for line in map(json.loads, (CLIPS / "captions.jsonl").read_text().splitlines())}
+    told = {
+        line["file"]: line
+        for line in map(json.loads, (CLIPS / "captions.jsonl").read_text().splitlines())
+    }
     read = shards.Shards(tmp_path)
     assert manifest["skipped"] == [] and len(read) == sum(file.startswith("val/") for file in told)
     for index in range(0, len(read), 4):
@@ -223,7 +266,9 @@ def test_real_clips_become_shards_that_decode_as_their_captions_say(tmp_path):
         facts = told["val/" + clip.meta["file_name"]]
         assert clip.meta["duration"] == pytest.approx(facts["duration"], rel=0.02)
         assert clip.meta["frames"] == facts["frames"]
-        assert min(clip.meta["width"], clip.meta["height"]) == min(facts["width"], facts["height"], 144)
+        assert min(clip.meta["width"], clip.meta["height"]) == min(
+            facts["width"], facts["height"], 144
+        )
         assert len(video.decode(clip.video, name="clip").frames) == facts["frames"]
 
 

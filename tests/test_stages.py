@@ -15,9 +15,21 @@ from vplib.method.masking import MASKS
 from vplib.method.stages import LocalDecoder, stage1_loss, stage2_loss
 from vplib.model.encoders import VideoText
 
-PAPER = dict(mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False, step=0)
-loss2 = jax.jit(stage2_loss, static_argnames=("mask", "ratio", "shuffle", "masked_only", "normalise_targets", "shuffle_warmup",
-                                              "dtype"))
+PAPER = dict(
+    mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False, step=0
+)
+loss2 = jax.jit(
+    stage2_loss,
+    static_argnames=(
+        "mask",
+        "ratio",
+        "shuffle",
+        "masked_only",
+        "normalise_targets",
+        "shuffle_warmup",
+        "dtype",
+    ),
+)
 
 
 class FixedTeacher(VideoText):
@@ -55,15 +67,21 @@ def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
 def test_stage1_caps_the_inverse_temperature_at_100_and_logs_retrieval_in_the_batch():
     stage = toy.stage1()
     stage.log_scale[...] = jnp.float32(20.0)
-    loss, numbers = jax.jit(partial(stage1_loss, drop=0.0))(stage, toy.batch(0), key=jax.random.key(0))
+    loss, numbers = jax.jit(partial(stage1_loss, drop=0.0))(
+        stage, toy.batch(0), key=jax.random.key(0)
+    )
     assert float(numbers["temperature"]) == pytest.approx(0.01, rel=1e-4)
     assert 0 <= numbers["batch_r1"] <= 1 and (8 * numbers["batch_r1"]) % 1 == 0
     assert np.isfinite(loss)
 
 
 def test_stage1_sees_images_whole():
-    dropped, whole = (jax.jit(partial(stage1_loss, drop=drop))(toy.stage1(), toy.batch(0, frames=1), key=jax.random.key(0))[0]
-                      for drop in (0.5, 0.0))  # fmt: skip
+    dropped, whole = (
+        jax.jit(partial(stage1_loss, drop=drop))(
+            toy.stage1(), toy.batch(0, frames=1), key=jax.random.key(0)
+        )[0]
+        for drop in (0.5, 0.0)
+    )
     assert np.isfinite(whole) and dropped == whole
 
 
@@ -117,8 +135,16 @@ def test_each_ablation_removes_exactly_its_term():
 
     for lost, options in (("local", {"local_loss": False}), ("global", {"global_loss": False})):
         part = toy.stage2(**options)
-        nnx.update(part, nnx.from_flat_state([
-            (path, value) for path, value in nnx.to_flat_state(nnx.state(stage)) if path[0] != f"{lost}_decoder"]))  # fmt: skip
+        nnx.update(
+            part,
+            nnx.from_flat_state(
+                [
+                    (path, value)
+                    for path, value in nnx.to_flat_state(nnx.state(stage))
+                    if path[0] != f"{lost}_decoder"
+                ]
+            ),
+        )
         kept = {"local": "global", "global": "local"}[lost]
         alone, its_numbers = jax.device_get(run(part, **PAPER))
         assert alone == pytest.approx(numbers[kept], abs=1e-6) and lost not in its_numbers
@@ -133,17 +159,32 @@ def test_each_ablation_removes_exactly_its_term():
 
 
 def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
-    stage, batch, teacher, key = toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2), jax.random.key(0)
+    stage, batch, teacher, key = (
+        toy.stage2(),
+        toy.batch(0, clips=2),
+        FixedTeacher(2),
+        jax.random.key(0),
+    )
     shared = FixedTeacher(2)
-    shared.tokens[...] = 3 * teacher.tokens[...] + jnp.arange(32.0).reshape(2, 1, 16)  # the same for all tokens of a clip
+    shared.tokens[...] = 3 * teacher.tokens[...] + jnp.arange(32.0).reshape(
+        2, 1, 16
+    )  # the same for all tokens of a clip
     for normalise_targets in (True, False):
         options = PAPER | {"normalise_targets": normalise_targets}
-        one, other = (jax.device_get(loss2(stage, batch, t, **options, key=key))[1]["local"] for t in (teacher, shared))
+        one, other = (
+            jax.device_get(loss2(stage, batch, t, **options, key=key))[1]["local"]
+            for t in (teacher, shared)
+        )
         assert (abs(one - other) < 2e-3) == normalise_targets
 
 
 def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_over_masked_ones():
-    stage, batch, teacher, key = toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2), jax.random.key(0)
+    stage, batch, teacher, key = (
+        toy.stage2(),
+        toy.batch(0, clips=2),
+        FixedTeacher(2),
+        jax.random.key(0),
+    )
     _, numbers = jax.device_get(loss2(stage, batch, teacher, **PAPER | {"shuffle": False}, key=key))
 
     @jax.jit
@@ -151,9 +192,13 @@ def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_ove
         k_mask, k_shuffle = jax.random.split(key)
         visible = MASKS["bevt"](k_mask, 2, 3, 3, 3)
         seen = stage.encoder(video / 255, visible=visible)
-        return visible, cosine_distance(stage.local_decoder(seen, visible, shuffle=False, key=k_shuffle), targets)
+        return visible, cosine_distance(
+            stage.local_decoder(seen, visible, shuffle=False, key=k_shuffle), targets
+        )
 
-    visible, distance = jax.device_get(by_hand(stage, batch["video"].astype(np.float32), teacher.tokens[...]))
+    visible, distance = jax.device_get(
+        by_hand(stage, batch["video"].astype(np.float32), teacher.tokens[...])
+    )
     hidden = ~np.eye(9, dtype=bool)[visible].any(2).reshape(2, 27)
     assert hidden.sum() == 2 * 3 * 6
     assert numbers["local"] == pytest.approx(distance.mean(), abs=1e-5)
@@ -166,8 +211,19 @@ def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_ove
 @pytest.fixture(scope="module")
 def see_through():
     """A local decoder that hands its input on: output = permuted tokens + positions; the mask token is zero."""
-    decoder = toy.filled(lambda: LocalDecoder(encoder=16, teacher=16, frames=3, tokens=9, width=16, layers=1, heads=2,
-                                              mlp=32, rngs=nnx.Rngs(0)))  # fmt: skip
+    decoder = toy.filled(
+        lambda: LocalDecoder(
+            encoder=16,
+            teacher=16,
+            frames=3,
+            tokens=9,
+            width=16,
+            layers=1,
+            heads=2,
+            mlp=32,
+            rngs=nnx.Rngs(0),
+        )
+    )
     block = decoder.stack.transformers_stack.x_layers
     for part in (block.self_attention.post, block.ff_layer.ffn_layer2.linear):
         for name in ("w", "b") if hasattr(part, "w") else ("kernel", "bias"):
@@ -176,28 +232,45 @@ def see_through():
     for linear in (decoder.projector.linear, decoder.output.linear):
         linear.kernel[...], linear.bias[...] = jnp.eye(16), jnp.zeros(16)
     decoder.mask_token[...] = jnp.zeros(16)
-    return jax.jit(lambda seen, visible, key, shuffle: decoder(seen, visible, shuffle=shuffle, key=key),
-                   static_argnames="shuffle"), decoder  # fmt: skip
+    return jax.jit(
+        lambda seen, visible, key, shuffle: decoder(seen, visible, shuffle=shuffle, key=key),
+        static_argnames="shuffle",
+    ), decoder
 
 
-SEEN = jnp.broadcast_to(10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16))  # two equal clips of 3 x 3 visible tokens
+SEEN = jnp.broadcast_to(
+    10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16)
+)  # two equal clips of 3 x 3 visible tokens
 VISIBLE = jnp.broadcast_to(jnp.array([[0, 3, 8], [1, 2, 4], [5, 6, 7]]), (2, 3, 3))
 
 
-def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_in_raster_order(see_through):
+def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_in_raster_order(
+    see_through,
+):
     run, decoder = see_through
-    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(27, 16)
-    first, again, other = (np.asarray(run(SEEN, VISIBLE, jax.random.key(k), True) - positions) for k in (0, 0, 1))
+    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(
+        27, 16
+    )
+    first, again, other = (
+        np.asarray(run(SEEN, VISIBLE, jax.random.key(k), True) - positions) for k in (0, 0, 1)
+    )
     assert (first == again).all()
     assert (first[0] != first[1]).any() and (first != other).any((1, 2)).all()
-    for clip in (*first, *other):  # nothing is lost, each position was added to the slot of its place
+    for clip in (
+        *first,
+        *other,
+    ):  # nothing is lost, each position was added to the slot of its place
         np.testing.assert_allclose(sorted(clip[:, 0]), [0.0] * 18 + [*range(10, 19)], atol=1e-5)
 
 
 def test_unshuffled_tokens_stand_at_their_own_places(see_through):
     run, decoder = see_through
-    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(27, 16)
-    output = np.asarray(run(SEEN, VISIBLE, jax.random.key(0), False) - positions).reshape(2, 3, 9, 16)[..., 0]
+    positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(
+        27, 16
+    )
+    output = np.asarray(run(SEEN, VISIBLE, jax.random.key(0), False) - positions).reshape(
+        2, 3, 9, 16
+    )[..., 0]
     expected = np.zeros((3, 9))
     for frame, places in enumerate(np.asarray(VISIBLE[0])):
         expected[frame, places] = 10 + 3 * frame + np.arange(3)
@@ -209,7 +282,9 @@ def test_shuffling_warms_up_from_none_to_all():
     run = partial(loss2, stage, batch, teacher, shuffle_warmup=12, key=jax.random.key(0))
     losses = [float(run(**PAPER | {"step": step})[0]) for step in (0, 6, 12, 40)]
     assert losses[2] == losses[3] and abs(np.diff(losses[:3])).min() > 1e-4  # a part, then all
-    unshuffled = float(run(**PAPER | {"shuffle": False, "step": 6})[0])  # then there is nothing to warm up
+    unshuffled = float(
+        run(**PAPER | {"shuffle": False, "step": 6})[0]
+    )  # then there is nothing to warm up
     assert losses[0] == pytest.approx(unshuffled, abs=1e-6)
 
 
@@ -218,8 +293,14 @@ def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
     stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
     stage.local_decoder = see_through[1]
     norm = stage.encoder.temporal_ln
-    norm.scale[...], norm.bias[...] = jnp.full(16, -1.0), jnp.zeros(16)  # scale is an offset from one: tokens are zero
-    positions = stage.local_decoder.temporal_pos_emb[...][:, None] + stage.local_decoder.spatial_pos_emb[...]
+    norm.scale[...], norm.bias[...] = (
+        jnp.full(16, -1.0),
+        jnp.zeros(16),
+    )  # scale is an offset from one: tokens are zero
+    positions = (
+        stage.local_decoder.temporal_pos_emb[...][:, None]
+        + stage.local_decoder.spatial_pos_emb[...]
+    )
     teacher.tokens[...] = jnp.broadcast_to(positions.reshape(27, 16), (2, 27, 16))
     assert loss2(stage, toy.batch(0, clips=2), teacher, **PAPER, key=jax.random.key(0))[0] < 1e-5
 
@@ -246,8 +327,12 @@ def learn(stage, value_and_grad, steps=60):
 
 def test_stage1_learns_one_batch_by_heart():
     batch = jax.device_put(toy.batch(0))
-    losses = learn(toy.stage1(), jax.jit(jax.value_and_grad(
-        lambda stage, key: stage1_loss(stage, batch, drop=0.5, key=key)[0])))  # fmt: skip
+    losses = learn(
+        toy.stage1(),
+        jax.jit(
+            jax.value_and_grad(lambda stage, key: stage1_loss(stage, batch, drop=0.5, key=key)[0])
+        ),
+    )
     assert losses[0] > 1.5 and np.mean(losses[-5:]) < 0.3 * losses[0]
 
 

@@ -29,7 +29,15 @@ def moving_square(count=12, height=48, width=64):
     return frames
 
 
-def make(frames, *, times=None, codec="libx264", container="mp4", pixels="yuv420p", prepare=lambda stream: None):
+def make(
+    frames,
+    *,
+    times=None,
+    codec="libx264",
+    container="mp4",
+    pixels="yuv420p",
+    prepare=lambda stream: None,
+):
     """A video file; `times` are the milliseconds at which frames are shown, 100 ms apart by default."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
@@ -49,7 +57,9 @@ def make_sound():
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
         stream = output.add_stream("aac", rate=16000, layout="mono")
-        sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), np.float32), format="fltp", layout="mono"
+        )
         sound.sample_rate = 16000
         output.mux(stream.encode(sound))
         output.mux(stream.encode())
@@ -61,7 +71,12 @@ def refusal(source, name="clip.mp4"):
     with pytest.raises(video.VideoError) as caught:
         video.decode(source, name=name)
     message = str(caught.value)
-    assert message.startswith(f"{name}: ") and message.endswith(".") and "\n" not in message and "; " in message
+    assert (
+        message.startswith(f"{name}: ")
+        and message.endswith(".")
+        and "\n" not in message
+        and "; " in message
+    )
     return message
 
 
@@ -72,26 +87,43 @@ def test_encoding_gives_the_same_bytes_again_and_decoding_nearly_the_same_frames
     decoded = video.decode(data, name="clip")
     assert decoded.frames.shape == frames.shape and decoded.fps == 15
     np.testing.assert_allclose(decoded.times, np.arange(12) / 15, atol=1e-6)
-    assert np.abs(decoded.frames.astype(int) - frames).mean() < 6  # lossy, and colour at half resolution
+    assert (
+        np.abs(decoded.frames.astype(int) - frames).mean() < 6
+    )  # lossy, and colour at half resolution
 
 
 def test_what_was_in_memory_before_does_not_change_the_bytes():
-    frames = np.random.default_rng(0).integers(0, 255, (12, 24, 40, 3), np.uint8).repeat(4, 1).repeat(4, 2)
+    frames = (
+        np.random.default_rng(0)
+        .integers(0, 255, (12, 24, 40, 3), np.uint8)
+        .repeat(4, 1)
+        .repeat(4, 2)
+    )
     seen = set()
     for rubbish in range(8):
-        blocks = [np.full(size, 31 * rubbish, np.uint8) for size in (300, 4000, 9000, 50000, 130000) * 20]
+        blocks = [
+            np.full(size, 31 * rubbish, np.uint8) for size in (300, 4000, 9000, 50000, 130000) * 20
+        ]
         del blocks[::2]
         seen.add(
-            (video.encode(frames, 10), video.encode(frames[:, :34, :50], 10), video.encode(frames[:, :64, :64], 10))
+            (
+                video.encode(frames, 10),
+                video.encode(frames[:, :34, :50], 10),
+                video.encode(frames[:, :64, :64], 10),
+            )
         )
     assert len(seen) == 1
 
 
 def test_encoding_keeps_a_rate_that_is_no_whole_number():
-    assert video.decode(video.encode(moving_square(), 30000 / 1001), name="clip").fps == pytest.approx(30000 / 1001)
+    assert video.decode(
+        video.encode(moving_square(), 30000 / 1001), name="clip"
+    ).fps == pytest.approx(30000 / 1001)
 
 
-@pytest.mark.parametrize("frames", [np.zeros((2, 5, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)])
+@pytest.mark.parametrize(
+    "frames", [np.zeros((2, 5, 4, 3), np.uint8), np.zeros((0, 4, 4, 3), np.uint8)]
+)
 def test_encoding_refuses_odd_sizes_and_no_frames(frames):
     with pytest.raises(ValueError, match="even sizes|no frames"):
         video.encode(frames, 10)
@@ -131,7 +163,9 @@ def test_rotation_and_mirror_flags_are_applied(degrees, mirrored):
     assert decoded.frames.shape == expected.shape
     assert np.abs(decoded.frames.astype(int) - expected).mean() < 8
     facts = video.probe(data, name="phone")
-    assert (facts.height, facts.width) == expected.shape[1:3] and facts.plain == (degrees == 0 and not mirrored)
+    assert (facts.height, facts.width) == expected.shape[1:3] and facts.plain == (
+        degrees == 0 and not mirrored
+    )
 
 
 def test_stretched_pixels_become_square():
@@ -169,20 +203,26 @@ def test_one_frame_and_a_still_picture_are_videos_of_one_frame():
     one = video.decode(video.encode(moving_square(1), 10), name="one")
     assert one.frames.shape == (1, 48, 64, 3) and one.times.tolist() == [0.0]
     picture = make(moving_square(1), codec="png", container="image2pipe", pixels="rgb24")
-    np.testing.assert_array_equal(video.decode(picture, name="picture.png").frames, moving_square(1))
+    np.testing.assert_array_equal(
+        video.decode(picture, name="picture.png").frames, moving_square(1)
+    )
 
 
 def test_files_that_are_no_video_are_refused():
     assert "0 bytes" in refusal(b"")
     assert "not a readable video" in refusal(b"This is a letter, not a film.\n" * 40)
     assert "no video stream" in refusal(make_sound())
-    assert "git lfs pull" in refusal(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert "git lfs pull" in refusal(
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
     assert "check the path" in refusal(Path("nowhere/clip.mp4"))
 
 
 def test_a_playlist_may_not_open_other_files(tmp_path):
     (tmp_path / "secret.mp4").write_bytes(video.encode(moving_square(), 10))
-    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path / 'secret.mp4'}\n#EXT-X-ENDLIST\n"
+    playlist = (
+        f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\n{tmp_path / 'secret.mp4'}\n#EXT-X-ENDLIST\n"
+    )
     refusal(playlist.encode())
     refusal(f"ffconcat version 1.0\nfile '{tmp_path / 'secret.mp4'}'\n".encode())
 
@@ -196,7 +236,9 @@ def test_cut_files_are_refused_wherever_the_index_is():
 
 
 def test_overwritten_picture_data_is_refused():
-    data = bytearray(video.encode(np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), np.uint8), 10))
+    data = bytearray(
+        video.encode(np.random.default_rng(0).integers(0, 255, (20, 48, 64, 3), np.uint8), 10)
+    )
     start = data.index(b"mdat") + len(data) // 3
     data[start : start + len(data) // 4] = bytes(len(data) // 4)
     refusal(bytes(data))
@@ -204,7 +246,11 @@ def test_overwritten_picture_data_is_refused():
 
 def test_errors_survive_the_way_back_from_another_process():
     error = pickle.loads(pickle.dumps(video.VideoError("a.mp4", "is bad", "leave it out")))
-    assert str(error) == "a.mp4: is bad; leave it out." and error.name == "a.mp4" and error.problem == "is bad"
+    assert (
+        str(error) == "a.mp4: is bad; leave it out."
+        and error.name == "a.mp4"
+        and error.problem == "is bad"
+    )
 
 
 def test_uniform_indices_take_the_middle_of_equal_stretches_of_time():
@@ -215,7 +261,9 @@ def test_uniform_indices_take_the_middle_of_equal_stretches_of_time():
 
 
 def test_uniform_indices_follow_time_where_frames_are_unevenly_spread():
-    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9])  # five frames in half a second, then hardly any
+    times = np.array(
+        [0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9]
+    )  # five frames in half a second, then hardly any
     assert video.uniform_indices(times, 4).tolist() == [4, 4, 5, 5]
 
 
@@ -241,9 +289,16 @@ def test_odd_real_files_decode_fully_or_are_refused(facts):
         return
     decoded = video.decode(path, name=facts["file"])
     width = expected["display_width"] * (2 if facts["kind"] == "pixel-aspect" else 1)
-    assert decoded.frames.shape == (expected["frames_decoded"], expected["display_height"], width, 3)
+    assert decoded.frames.shape == (
+        expected["frames_decoded"],
+        expected["display_height"],
+        width,
+        3,
+    )
     assert decoded.times[0] == 0 and (np.diff(decoded.times) > 0).all()
     if expected["duration_header"] and facts["kind"] not in ("streams", "timestamps"):
-        assert decoded.times[-1] + 1 / decoded.fps == pytest.approx(expected["duration_header"], rel=0.05)
+        assert decoded.times[-1] + 1 / decoded.fps == pytest.approx(
+            expected["duration_header"], rel=0.05
+        )
     seen = video.probe(path.read_bytes(), name=facts["file"])
     assert (seen.height, seen.width, 3) == decoded.frames.shape[1:]

@@ -11,7 +11,10 @@ from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
 CLASSES = len(scenes.MOTION_CLASSES)
 TRAIN, TEST, FRAMES = 167 * CLASSES, 67 * CLASSES, (0, 8, 15)
-SPLITS = [*corpora.CORPORA, *(f"{family}/{part}" for family in corpora.EVALS for part in ("train", "test"))]
+SPLITS = [
+    *corpora.CORPORA,
+    *(f"{family}/{part}" for family in corpora.EVALS for part in ("train", "test")),
+]
 MOVES = re.compile(
     r"\b(moves|slides|drifts|rises|sinks|spins|turns|rotates|circles|goes|shakes|trembles|pulses|grows"
     r"|stays|rests|does|zigzags|bounces|hops|gets|shrinks)\b"
@@ -33,12 +36,18 @@ def test_every_corpus_gives_frames_text_and_truth(corpus):
         assert json.loads(json.dumps(known)) == known
         assert known["background"] in BACKGROUNDS and 0 <= known["target"] < len(known["objects"])
         for thing in known["objects"]:
-            assert thing["shape"] in SHAPES and thing["colour"] in COLOURS and thing["texture"] in TEXTURES
+            assert (
+                thing["shape"] in SHAPES
+                and thing["colour"] in COLOURS
+                and thing["texture"] in TEXTURES
+            )
             boxes = np.array(thing["boxes"])
             assert boxes.shape == (length, 4) and (boxes[:, :2] < boxes[:, 2:]).all()
             assert boxes.min() >= 0 and boxes.max() <= 1
         ends = [event["end"] for event in known["events"]]
-        assert [event["start"] for event in known["events"]] == [0.0, *ends[:-1]] and ends[-1] == length / 8
+        assert [event["start"] for event in known["events"]] == [0.0, *ends[:-1]] and ends[
+            -1
+        ] == length / 8
         assert 3 <= len(set(known["captions_reference"])) <= 4 and len(known["qa"]) >= 4
         assert len({thing["shape"] for thing in known["objects"]}) == len(known["objects"])
 
@@ -68,7 +77,9 @@ def test_boxes_match_pixels():
         if min(here) < 0.03 or max(here) > 0.97:
             continue  # it wraps around
         now = np.zeros(1)
-        empty = drawing.backdrop(subject.background, subject.variant, 64, scenes.view(subject, now), now)
+        empty = drawing.backdrop(
+            subject.background, subject.variant, 64, scenes.view(subject, now), now
+        )
         empty = np.clip(empty * np.array(subject.tone), 0, 255)
         changed = (np.abs(corpora.render(subject, frames=1) - empty) > 1).any(-1)[0]
         rows, columns = np.nonzero(changed.any(1))[0], np.nonzero(changed.any(0))[0]
@@ -85,7 +96,9 @@ def ridge(x_train, y_train, x_test):
     mean, spread = x_train.mean(0), x_train.std(0) + 1e-6
     x_train, x_test = (x_train - mean) / spread, (x_test - mean) / spread
     targets = np.eye(y_train.max() + 1)[y_train] - 1 / (y_train.max() + 1)
-    weights = np.linalg.solve(x_train.T @ x_train + x_train.shape[1] * np.eye(x_train.shape[1]), x_train.T @ targets)
+    weights = np.linalg.solve(
+        x_train.T @ x_train + x_train.shape[1] * np.eye(x_train.shape[1]), x_train.T @ targets
+    )
     return (x_test @ weights).argmax(1)
 
 
@@ -101,7 +114,9 @@ def motion():
     found = [corpora.scene("motion/train", i) for i in range(TRAIN)] + [
         corpora.scene("motion/test", i) for i in range(TEST)
     ]
-    classes = np.array([scenes.MOTION_CLASSES.index(scene.objects[scene.target].motion) for scene in found])
+    classes = np.array(
+        [scenes.MOTION_CLASSES.index(scene.objects[scene.target].motion) for scene in found]
+    )
     return found, classes
 
 
@@ -112,7 +127,9 @@ def accuracy(probe, features, classes):
 
 def test_motion_classes_are_balanced_and_unordered(motion):
     _, classes = motion
-    assert (np.bincount(classes[:TRAIN]) == 167).all() and (np.bincount(classes[TRAIN:]) == 67).all()
+    assert (np.bincount(classes[:TRAIN]) == 167).all() and (
+        np.bincount(classes[TRAIN:]) == 67
+    ).all()
     assert len({tuple(block) for block in classes[: 20 * CLASSES].reshape(20, -1)}) == 20
 
 
@@ -122,19 +139,34 @@ def test_single_frames_do_not_tell_motion(motion):
     pixels = np.stack([corpora.render(scene, resolution=32, only=FRAMES) for scene in found])
     small = pixels.reshape(len(found), len(FRAMES), 16, 2, 16, 2, 3).mean((3, 5))
     for place, frame in enumerate(FRAMES):
-        state = np.stack([scenes.poses(scene, np.array([frame / 8]))[scene.target, 0] for scene in found])
-        state = np.column_stack([state[:, :2], state[:, 3], np.cos(state[:, 2]), np.sin(state[:, 2])])
+        state = np.stack(
+            [scenes.poses(scene, np.array([frame / 8]))[scene.target, 0] for scene in found]
+        )
+        state = np.column_stack(
+            [state[:, :2], state[:, 3], np.cos(state[:, 2]), np.sin(state[:, 2])]
+        )
         for probe in (ridge, nearest):
             for what, features in (("pixels", small[:, place]), ("state", state)):
                 score = accuracy(probe, features, classes)
-                print(f"frame {frame}, {what}, {probe.__name__}: {score:.3f} (chance {low:.3f} to {high:.3f})")
+                print(
+                    f"frame {frame}, {what}, {probe.__name__}: {score:.3f} (chance {low:.3f} to {high:.3f})"
+                )
                 assert low < score < high
 
 
 def test_appearance_and_camera_do_not_tell_motion(motion):
     found, classes = motion
-    looks = [(s.objects[s.target].colour, s.objects[s.target].texture, s.objects[s.target].size, s.background, s.camera,
-              str(len(s.objects))) for s in found]  # fmt: skip
+    looks = [
+        (
+            s.objects[s.target].colour,
+            s.objects[s.target].texture,
+            s.objects[s.target].size,
+            s.background,
+            s.camera,
+            str(len(s.objects)),
+        )
+        for s in found
+    ]
     words = sorted({word for look in looks for word in look})
     features = np.array([[word in look for word in words] for look in looks])
     low, high = interval(TEST, 1 / CLASSES)
@@ -180,25 +212,38 @@ def test_texts_are_as_wrong_as_declared(corpus):
     rules, count = corpora.CORPORA[corpus], 1000
     texts = [corpora.text(corpus, index) for index in range(count)]
     own = [shown(corpora.scene(corpus, index)) for index in range(count)]
-    rates = {"misaligned": rules.elsewhere, "hallucinated": rules.hallucinated, "off_topic": rules.off_topic,
-             "mentions_motion": rules.motion * (1 - rules.off_topic)}  # fmt: skip
+    rates = {
+        "misaligned": rules.elsewhere,
+        "hallucinated": rules.hallucinated,
+        "off_topic": rules.off_topic,
+        "mentions_motion": rules.motion * (1 - rules.off_topic),
+    }
     for key, rate in rates.items():
         low, high = interval(count, rate)
         assert low <= np.mean([done[key] for _, done in texts]) <= high, key
     for index, (text, done) in enumerate(texts):
         assert bool(MOVES.search(text)) == done["mentions_motion"], text
         assert (done["describes"] != index) == done["misaligned"]
-        if not done["hallucinated"]:  # nothing but the clip it is about, so nothing of its own clip if that is another
+        if not done[
+            "hallucinated"
+        ]:  # nothing but the clip it is about, so nothing of its own clip if that is another
             assert said(text) <= shown(corpora.scene(corpus, done["describes"])), text
         if done["off_topic"]:
             assert not said(text)
-    wrong = np.array([bool(said(text) - truth) for (text, _), truth in zip(texts, own, strict=True)])
+    wrong = np.array(
+        [bool(said(text) - truth) for (text, _), truth in zip(texts, own, strict=True)]
+    )
     flagged = np.array([done["misaligned"] or done["hallucinated"] for _, done in texts])
     assert not wrong[~flagged].any() and (not flagged.any() or wrong[flagged].mean() > 0.85)
 
 
 def test_captions_differ():
-    for corpus, least in (("ac1", 0.95), ("internvid", 0.95), ("retrieval/train", 0.99), ("webli", 0.5)):
+    for corpus, least in (
+        ("ac1", 0.95),
+        ("internvid", 0.95),
+        ("retrieval/train", 0.99),
+        ("webli", 0.5),
+    ):
         texts = [corpora.text(corpus, index)[0] for index in range(500)]
         assert len(set(texts)) / len(texts) > least, corpus
     chosen = corpora.distinct("retrieval/test", 300)
@@ -222,11 +267,18 @@ def test_questions_are_answered_by_the_truth():
 
 
 def test_prompts_name_the_class():
-    for kind, values in (("object", SHAPES), ("colour", COLOURS), ("colour object", ["red star", "orange moon"])):
+    for kind, values in (
+        ("object", SHAPES),
+        ("colour", COLOURS),
+        ("colour object", ["red star", "orange moon"]),
+    ):
         for value in values:
             assert all(value in prompt for prompt in captions.prompts(kind, value))
-    for kind, values in (("background", BACKGROUNDS), ("motion", (*scenes.MOTIONS, *scenes.FINE_CLASSES)),
-                         ("interaction", scenes.INTERACTIONS)):  # fmt: skip
+    for kind, values in (
+        ("background", BACKGROUNDS),
+        ("motion", (*scenes.MOTIONS, *scenes.FINE_CLASSES)),
+        ("interaction", scenes.INTERACTIONS),
+    ):
         every = [prompt for value in values for prompt in captions.prompts(kind, value)]
         assert len(every) == len(set(every)) >= 2 * len(values)
 

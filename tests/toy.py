@@ -12,9 +12,13 @@ from vplib.data import shards, video
 from vplib.method.stages import Stage1, Stage2
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
 
-jax.config.update("jax_disable_most_optimizations", True)  # tests compile more than they compute: twice as fast
+jax.config.update(
+    "jax_disable_most_optimizations", True
+)  # tests compile more than they compute: twice as fast
 
-VISION = dict(patch=4, size=12, frames=3, width=16, spatial_layers=1, temporal_layers=1, heads=2, mlp=32)
+VISION = dict(
+    patch=4, size=12, frames=3, width=16, spatial_layers=1, temporal_layers=1, heads=2, mlp=32
+)
 TEXT = dict(vocabulary=24, layers=1, mlp=32)
 DECODER = dict(width=16, layers=1, heads=2, mlp=32)
 
@@ -26,7 +30,9 @@ def filled(make, seed: int = 0):
     """
     graph, params = nnx.split(nnx.eval_shape(make))
     rng = np.random.default_rng(seed)
-    noise = jax.tree.map(lambda leaf: jnp.asarray(0.25 * rng.normal(size=leaf.shape), leaf.dtype), params)
+    noise = jax.tree.map(
+        lambda leaf: jnp.asarray(0.25 * rng.normal(size=leaf.shape), leaf.dtype), params
+    )
     return nnx.merge(graph, noise)
 
 
@@ -34,9 +40,16 @@ def encoder(seed: int = 0, **changes) -> VideoEncoder:
     return filled(lambda: VideoEncoder(**(VISION | changes), rngs=nnx.Rngs(0)), seed)
 
 
-def video_text(seed: int = 0, *, vocabulary: int = TEXT["vocabulary"], aux_layers: int = 0, norm: str = "pre") -> VideoText:
+def video_text(
+    seed: int = 0, *, vocabulary: int = TEXT["vocabulary"], aux_layers: int = 0, norm: str = "pre"
+) -> VideoText:
     text = TEXT | {"vocabulary": vocabulary, "norm": norm}
-    return filled(lambda: VideoText(vision=VISION, text=text, aux_layers=aux_layers, pooler_inner=32, rngs=nnx.Rngs(0)), seed)
+    return filled(
+        lambda: VideoText(
+            vision=VISION, text=text, aux_layers=aux_layers, pooler_inner=32, rngs=nnx.Rngs(0)
+        ),
+        seed,
+    )
 
 
 def classifier(seed: int = 0) -> VideoClassifier:
@@ -48,13 +61,25 @@ def stage1(seed: int = 0, **changes) -> Stage1:
 
 
 def stage2(seed: int = 0, *, local_loss: bool = True, global_loss: bool = True) -> Stage2:
-    return filled(lambda: Stage2(encoder(), teacher_width=16, teacher_heads=2, decoder=DECODER, local_loss=local_loss,
-                                 global_loss=global_loss, rngs=nnx.Rngs(0)), seed)  # fmt: skip
+    return filled(
+        lambda: Stage2(
+            encoder(),
+            teacher_width=16,
+            teacher_heads=2,
+            decoder=DECODER,
+            local_loss=local_loss,
+            global_loss=global_loss,
+            rngs=nnx.Rngs(0),
+        ),
+        seed,
+    )
 
 
 def pixels(seed: int, clips: int, frames: int = 3, size: int = 12) -> jax.Array:
     """Random videos in [0, 1]."""
-    return jnp.asarray(np.random.default_rng(seed).random((clips, frames, size, size, 3), dtype=np.float32))
+    return jnp.asarray(
+        np.random.default_rng(seed).random((clips, frames, size, size, 3), dtype=np.float32)
+    )
 
 
 def batch(seed: int, clips: int = 8, frames: int = 3, size: int = 12) -> dict[str, np.ndarray]:
@@ -62,7 +87,11 @@ def batch(seed: int, clips: int = 8, frames: int = 3, size: int = 12) -> dict[st
     rng = np.random.default_rng(seed)
     keep = np.arange(6) < rng.integers(1, 7, (clips, 1))
     frames = rng.integers(0, 256, (clips, frames, size, size, 3), dtype=np.uint8)
-    return {"video": frames, "ids": (rng.integers(3, 24, (clips, 6)) * keep).astype(np.int32), "keep": keep}
+    return {
+        "video": frames,
+        "ids": (rng.integers(3, 24, (clips, 6)) * keep).astype(np.int32),
+        "keep": keep,
+    }
 
 
 class Batches(Iterator):
@@ -85,14 +114,23 @@ class Batches(Iterator):
 
 def leaves(model: nnx.Module) -> dict[str, jax.Array]:
     """Every parameter by its path."""
-    return {"/".join(map(str, path)): value[...] for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))}
+    return {
+        "/".join(map(str, path)): value[...]
+        for path, value in nnx.to_flat_state(nnx.state(model, nnx.Param))
+    }
 
 
 class Marked:
     """A corpus of clips that say which they are: red is the corpus' number, green the clip's, blue the place and frame."""
 
     def __init__(self, name: str, number: int, *, clips: int = 8, frames: int = 6, size: int = 16):
-        self.name, self.number, self.clips, self.frames, self.size = name, number, clips, frames, size
+        self.name, self.number, self.clips, self.frames, self.size = (
+            name,
+            number,
+            clips,
+            frames,
+            size,
+        )
         self.fingerprint = f"{name}-{number}-{clips}-{frames}-{size}"
 
     def __len__(self) -> int:
@@ -106,8 +144,16 @@ class Marked:
         return shards.Clip(video.encode(frames, 8.0), CAPTIONS[index], meta)
 
 
-CAPTIONS = ["a red square", "a blue circle", "two green stars", "one ring turns", "a cross falls", "nothing moves",
-            "a red star", "the blue ring"]  # fmt: skip
+CAPTIONS = [
+    "a red square",
+    "a blue circle",
+    "two green stars",
+    "one ring turns",
+    "a cross falls",
+    "nothing moves",
+    "a red star",
+    "the blue ring",
+]
 
 
 def write(source, folder: Path) -> Path:

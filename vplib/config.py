@@ -23,21 +23,43 @@ from omegaconf import DictConfig, OmegaConf
 
 from vplib import paths
 
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list such as [a,b]"}
-AT_MOST = (("stage1.warmup", "stage1.steps"), ("stage2.warmup", "stage2.steps"), ("stage2.shuffle_warmup", "stage2.steps"))
-DIVISIBLE = (("model.size", "model.patch"), ("model.width", "model.heads"), ("model.decoder.width", "model.decoder.heads"))
+KINDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    list: "a list such as [a,b]",
+}
+AT_MOST = (
+    ("stage1.warmup", "stage1.steps"),
+    ("stage2.warmup", "stage2.steps"),
+    ("stage2.shuffle_warmup", "stage2.steps"),
+)
+DIVISIBLE = (
+    ("model.size", "model.patch"),
+    ("model.width", "model.heads"),
+    ("model.decoder.width", "model.decoder.heads"),
+)
 RANGES = (  # pattern of keys, test of a value, what is accepted
     ("model.text_norm", lambda value: value in ("pre", "primer_hybrid"), "pre or primer_hybrid"),
     ("model.[!a]*", lambda value: isinstance(value, str) or value > 0, "more than 0"),
     ("model.aux_layers", lambda value: value >= 0, "0 or more"),
-    ("hardware.attention", lambda value: value in ("plain", "splash", "tokamax"), "plain, splash or tokamax"),
+    (
+        "hardware.attention",
+        lambda value: value in ("plain", "splash", "tokamax"),
+        "plain, splash or tokamax",
+    ),
     ("*warmup", lambda value: value >= 0, "0 or more"),
     ("*.batch", lambda value: value > 0, "more than 0"),
     ("*.steps", lambda value: value > 0, "more than 0"),
     ("*.drop_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
     ("*.mask_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
     ("seed", lambda value: value >= 0, "0 or more"),
-    ("tag", lambda value: re.fullmatch(r"\w[\w.+-]*", value), "letters, digits and . _ + - (it names a folder)"),
+    (
+        "tag",
+        lambda value: re.fullmatch(r"\w[\w.+-]*", value),
+        "letters, digits and . _ + - (it names a folder)",
+    ),
 )
 
 
@@ -61,8 +83,10 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
         differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
         if differ:
             what = "; ".join(f"{key} was {old.get(key)}, is now {new.get(key)}" for key in differ)
-            raise ConfigError(f"{cfg.out} belongs to another configuration ({what}): give this run a name of its own "
-                              "with tag=..., or delete that folder")  # fmt: skip
+            raise ConfigError(
+                f"{cfg.out} belongs to another configuration ({what}): give this run a name of its own "
+                "with tag=..., or delete that folder"
+            )
     out.mkdir(parents=True, exist_ok=True)
     part = out / f".config.{os.getpid()}"  # of its own on every process of a pod
     part.write_text(text)
@@ -92,7 +116,9 @@ def expand(overrides: str | Sequence[str]) -> list[list[str]]:
         try:
             return [f"{item.key_or_group}={value}" for value in item.sweep_string_iterator()]
         except HydraException:  # interval() and glob() have no list of values
-            raise ConfigError(f"cannot sweep {item.input_line}: use {item.key_or_group}=a,b or range(3)") from None
+            raise ConfigError(
+                f"cannot sweep {item.input_line}: use {item.key_or_group}=a,b or range(3)"
+            ) from None
 
     return [list(run) for run in product(*map(values, _parse(overrides)))]
 
@@ -114,9 +140,13 @@ def _parse(overrides: str | Sequence[str]) -> list[Override]:
         try:
             item = OverridesParser.create().parse_override(text)
         except (HydraException, AssertionError):
-            raise ConfigError(f"cannot read '{text}': write key=value, as in seed=1 or scale=smoke") from None
+            raise ConfigError(
+                f"cannot read '{text}': write key=value, as in seed=1 or scale=smoke"
+            ) from None
         if item.type.name != "CHANGE" or item.package:
-            raise ConfigError(f"cannot use '{text}': a key can be set, not added (+), removed (~) or moved (@)")
+            raise ConfigError(
+                f"cannot use '{text}': a key can be set, not added (+), removed (~) or moved (@)"
+            )
         if item.key_or_group in (earlier.key_or_group for earlier in items):
             raise ConfigError(f"{item.key_or_group} is given twice: give it once")
         items.append(item)
@@ -125,16 +155,22 @@ def _parse(overrides: str | Sequence[str]) -> list[Override]:
 
 def _compose(name: str, items: list[Override]) -> DictConfig:
     if name not in names():
-        raise ConfigError(f"there is no notebook '{name}'{_nearest(name, names())}: it is one of {', '.join(names())}")
+        raise ConfigError(
+            f"there is no notebook '{name}'{_nearest(name, names())}: it is one of {', '.join(names())}"
+        )
     known = groups()
     for item in items:
         key, options = item.key_or_group, known.get(item.key_or_group)
         if item.is_sweep_override():
-            raise ConfigError(f"{item.input_line} is a sweep: give one value here, or start every run of it with "
-                              f"python -m vplib.run {name} '{item.input_line}'")  # fmt: skip
+            raise ConfigError(
+                f"{item.input_line} is a sweep: give one value here, or start every run of it with "
+                f"python -m vplib.run {name} '{item.input_line}'"
+            )
         if options and item.value() not in options:
-            raise ConfigError(f"{item.input_line} is no option{_nearest(str(item.value()), options)}: "
-                              f"{key} must be one of {', '.join(options)}")  # fmt: skip
+            raise ConfigError(
+                f"{item.input_line} is no option{_nearest(str(item.value()), options)}: "
+                f"{key} must be one of {', '.join(options)}"
+            )
     with initialize_config_dir(str(paths.CONF), version_base="1.3"):
         choices = [item.input_line for item in items if item.key_or_group in known]
         cfg = compose(name, choices, return_hydra_config=True)
@@ -147,7 +183,9 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
             _set(cfg, item, name, uses)
     OmegaConf.resolve(cfg)
     for section in [key for key in cfg if OmegaConf.is_dict(cfg[key]) and key not in uses]:
-        del cfg[section]  # so that a change of, say, the probe's settings leaves the training runs as they are
+        del cfg[
+            section
+        ]  # so that a change of, say, the probe's settings leaves the training runs as they are
     _check(cfg, name)
     return cfg
 
@@ -160,15 +198,21 @@ def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
         inside = ", ".join(leaf for leaf in known if leaf.startswith(f"{key}."))
         raise ConfigError(f"{key} is a section, given {item.input_line}: set its keys, {inside}")
     if key not in known:
-        raise ConfigError(f"{name} has no key '{key}'{_nearest(key, known)}, given {item.input_line}")
+        raise ConfigError(
+            f"{name} has no key '{key}'{_nearest(key, known)}, given {item.input_line}"
+        )
     if section != key and section not in uses:
-        raise ConfigError(f"{name} does not use '{section}', given {item.input_line}: it uses {', '.join(uses) or 'none'}")
+        raise ConfigError(
+            f"{name} does not use '{section}', given {item.input_line}: it uses {', '.join(uses) or 'none'}"
+        )
     default = OmegaConf.select(cfg, key)
     kind = list if OmegaConf.is_list(default) else type(default)
     if kind in (float, str) and type(value) in (int, float):
         value = kind(value)  # weight_decay=0 and tag=7 are meant as 0.0 and "7"
     if default is not None and type(value) is not kind:
-        raise ConfigError(f"{key} must be {KINDS[kind]} (default {default}), given {item.input_line}")
+        raise ConfigError(
+            f"{key} must be {KINDS[kind]} (default {default}), given {item.input_line}"
+        )
     OmegaConf.update(cfg, key, value)
 
 
@@ -184,10 +228,14 @@ def _check(cfg: DictConfig, name: str) -> None:
                 raise ConfigError(f"{key} must be {accepted}, given {leaves[key]}")
     for less, more in AT_MOST:
         if less in leaves and more in leaves and leaves[less] > leaves[more]:
-            raise ConfigError(f"{less} must be at most {more}, given {leaves[less]} and {leaves[more]}")
+            raise ConfigError(
+                f"{less} must be at most {more}, given {leaves[less]} and {leaves[more]}"
+            )
     for whole, part in DIVISIBLE:
         if whole in leaves and part in leaves and leaves[whole] % leaves[part]:
-            raise ConfigError(f"{whole} must be a multiple of {part}, given {leaves[whole]} and {leaves[part]}")
+            raise ConfigError(
+                f"{whole} must be a multiple of {part}, given {leaves[whole]} and {leaves[part]}"
+            )
 
 
 def _leaves(cfg: DictConfig) -> dict[str, object]:
@@ -195,7 +243,11 @@ def _leaves(cfg: DictConfig) -> dict[str, object]:
 
     def walk(node: dict, prefix: str) -> Iterable[tuple[str, object]]:
         for key, value in node.items():
-            yield from walk(value, f"{prefix}{key}.") if isinstance(value, dict) else [(f"{prefix}{key}", value)]
+            yield from (
+                walk(value, f"{prefix}{key}.")
+                if isinstance(value, dict)
+                else [(f"{prefix}{key}", value)]
+            )
 
     return dict(walk(OmegaConf.to_container(cfg), ""))
 
@@ -203,7 +255,9 @@ def _leaves(cfg: DictConfig) -> dict[str, object]:
 def _nearest(word: str, known: Iterable[str]) -> str:
     """` (did you mean model.width?)`, comparing with whole keys and with their last parts; empty if nothing is near."""
     last = {key.split(".")[-1]: key for key in known}
-    match = difflib.get_close_matches(word, [*known], 1) or difflib.get_close_matches(word.split(".")[-1], last, 1, 0.75)
+    match = difflib.get_close_matches(word, [*known], 1) or difflib.get_close_matches(
+        word.split(".")[-1], last, 1, 0.75
+    )
     return f" (did you mean {last.get(match[0], match[0])}?)" if match else ""
 
 

@@ -73,10 +73,12 @@ def translate(path: str) -> str:
     while rest:
         known = [key for key in NAMES if f"{rest}/".startswith(f"{key}/")]
         if not known:
-            raise CheckpointError(f"{path} has no place in transformers' VideoPrism: such a model cannot be exported")
+            raise CheckpointError(
+                f"{path} has no place in transformers' VideoPrism: such a model cannot be exported"
+            )
         key = max(known, key=len)
         parts.append(NAMES[key])
-        rest = rest[len(key) + 1:]
+        rest = rest[len(key) + 1 :]
     return ".".join(filter(None, parts))
 
 
@@ -84,7 +86,9 @@ def _theirs(path: str, x: np.ndarray) -> np.ndarray:
     """One layer's array in their axes: matrices have outputs first."""
     if path.endswith("patch_projection/linear/kernel"):
         patch = round((len(x) / 3) ** 0.5)
-        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[:, :, None]  # D C 1 row column
+        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[
+            :, :, None
+        ]  # D C 1 row column
     if path.endswith("post/w"):
         return x.reshape(len(x), -1)
     if path.endswith(("/w", "/kernel")):
@@ -98,7 +102,9 @@ def _ours(path: str, x: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The inverse of `_theirs`."""
     if path.endswith("patch_projection/linear/kernel"):
         return x[:, :, 0].transpose(0, 2, 3, 1).reshape(len(x), -1).T
-    return (x.T if path.endswith(("/w", "/kernel")) and not path.endswith("post/w") else x).reshape(shape)
+    return (x.T if path.endswith(("/w", "/kernel")) and not path.endswith("post/w") else x).reshape(
+        shape
+    )
 
 
 def arrays(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -114,7 +120,9 @@ def arrays(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: np.ascontiguousarray(value) for name, value in named.items()}
 
 
-def released(named: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+def released(
+    named: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
+) -> dict[str, np.ndarray]:
     """The inverse of `arrays`: what `transformers` names, under the released names, of the given `shapes`."""
     weights = {}
     for name, shape in shapes.items():
@@ -138,11 +146,15 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
         if "/pooling_attention/" not in name or name.endswith("post/b"):
             continue
         size = value.shape[-1]
-        heads = next(v.shape[1] for k, v in weights.items() if k.endswith("/pooling_attention/query/w"))
+        heads = next(
+            v.shape[1] for k, v in weights.items() if k.endswith("/pooling_attention/query/w")
+        )
         more = inner // heads - size
         if more < 0 or inner % heads:
-            raise CheckpointError(f"a pooler of width {heads * size} does not fit into transformers' VideoPrism, whose is "
-                                  f"as wide as its MLP ({inner}): such a model cannot be exported")
+            raise CheckpointError(
+                f"a pooler of width {heads * size} does not fit into transformers' VideoPrism, whose is "
+                f"as wide as its MLP ({inner}): such a model cannot be exported"
+            )
         if "/query/" in name:
             value = value * np.float32((inner / heads / size) ** 0.5)
         wide[name] = np.pad(value, [(0, 0)] * (value.ndim - 1) + [(0, more)])
@@ -151,20 +163,41 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
 
 def configuration(found: dict[str, int | str]) -> dict:
     """The content of config.json for a model of these sizes (those of `checkpoints.infer`)."""
-    vision = dict(model_type="videoprism_vision_model", image_size=found["size"], num_frames=found["frames"],
-                  tubelet_size=[1, found["patch"], found["patch"]], hidden_size=found["width"],
-                  num_attention_heads=found["heads"], intermediate_size=found["mlp"],
-                  num_spatial_layers=found["spatial_layers"], num_temporal_layers=found["temporal_layers"],
-                  num_auxiliary_layers=found.get("aux_layers", 0))  # fmt: skip
+    vision = dict(
+        model_type="videoprism_vision_model",
+        image_size=found["size"],
+        num_frames=found["frames"],
+        tubelet_size=[1, found["patch"], found["patch"]],
+        hidden_size=found["width"],
+        num_attention_heads=found["heads"],
+        intermediate_size=found["mlp"],
+        num_spatial_layers=found["spatial_layers"],
+        num_temporal_layers=found["temporal_layers"],
+        num_auxiliary_layers=found.get("aux_layers", 0),
+    )
     if "vocabulary" in found:
-        text = dict(model_type="videoprism_text_model", vocab_size=found["vocabulary"], hidden_size=found["width"],
-                    num_attention_heads=found["heads"], intermediate_size=found["text_mlp"],
-                    num_hidden_layers=found["text_layers"], max_position_embeddings=TEXT_LENGTH)  # fmt: skip
-        return dict(model_type="videoprism", architectures=["VideoPrismClipModel"], vision_config=vision, text_config=text)
+        text = dict(
+            model_type="videoprism_text_model",
+            vocab_size=found["vocabulary"],
+            hidden_size=found["width"],
+            num_attention_heads=found["heads"],
+            intermediate_size=found["text_mlp"],
+            num_hidden_layers=found["text_layers"],
+            max_position_embeddings=TEXT_LENGTH,
+        )
+        return dict(
+            model_type="videoprism",
+            architectures=["VideoPrismClipModel"],
+            vision_config=vision,
+            text_config=text,
+        )
     if "classes" in found:
         labels = {str(i): f"LABEL_{i}" for i in range(found["classes"])}
-        return vision | dict(architectures=["VideoPrismForVideoClassification"], id2label=labels,
-                             label2id={label: int(i) for i, label in labels.items()})  # fmt: skip
+        return vision | dict(
+            architectures=["VideoPrismForVideoClassification"],
+            id2label=labels,
+            label2id={label: int(i) for i, label in labels.items()},
+        )
     return vision | dict(architectures=["VideoPrismVisionModel"])
 
 
@@ -177,7 +210,9 @@ def export(name: str | Path, folder: str | Path) -> None:
     try:
         from safetensors.numpy import save_file
     except ImportError:
-        raise CheckpointError("the package safetensors is missing: pip install -e '.[torch]'") from None
+        raise CheckpointError(
+            "the package safetensors is missing: pip install -e '.[torch]'"
+        ) from None
     folder = Path(folder)
     if folder.exists():
         raise CheckpointError(f"{folder} exists: give a folder that does not, or delete it")
@@ -185,7 +220,9 @@ def export(name: str | Path, folder: str | Path) -> None:
     found = checkpoints.infer(weights, name=str(name))
     named = arrays(widen(weights, found["mlp"]))
     if "vocabulary" in found:
-        named["text_model.embeddings.position_embedding"] = np.asarray(sinusoids(TEXT_LENGTH, found["width"]))
+        named["text_model.embeddings.position_embedding"] = np.asarray(
+            sinusoids(TEXT_LENGTH, found["width"])
+        )
         named["text_model.embeddings.position_ids"] = np.arange(TEXT_LENGTH)[None]
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))

@@ -14,8 +14,12 @@ TOP = 3  # classes shown
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m vplib.predict", description="The most probable classes of videos.")
-    parser.add_argument("run_folder", metavar="RUN_FOLDER", type=Path, help="run folder of 45_own_classifier")
+    parser = argparse.ArgumentParser(
+        prog="python -m vplib.predict", description="The most probable classes of videos."
+    )
+    parser.add_argument(
+        "run_folder", metavar="RUN_FOLDER", type=Path, help="run folder of 45_own_classifier"
+    )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path)
     args = parser.parse_args()
     try:
@@ -30,7 +34,10 @@ def main() -> None:
             print(f"error: {error}", file=sys.stderr, flush=True)
             failed = True
             continue
-        print(f"{path}: " + ", ".join(f"{classes[k]} {p[k]:.1%}" for k in np.argsort(-p)[:TOP]), flush=True)
+        print(
+            f"{path}: " + ", ".join(f"{classes[k]} {p[k]:.1%}" for k in np.argsort(-p)[:TOP]),
+            flush=True,
+        )
     sys.exit(int(failed))
 
 

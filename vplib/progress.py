@@ -16,7 +16,10 @@ from IPython import get_ipython
 from IPython.display import display
 
 DISPLAY_ID = "progress-"  # by this prefix the runner knows these displays
-DRAW_SECONDS, LOG_SECONDS = 0.2, 30.0  # least time between two states of the line, on a screen and in a log file
+DRAW_SECONDS, LOG_SECONDS = (
+    0.2,
+    30.0,
+)  # least time between two states of the line, on a screen and in a log file
 _ids = count()
 
 
@@ -99,7 +102,9 @@ class Progress:
         if self._line:
             self._line.show(text)
         else:
-            bar = f'<progress value="{self._step}" max="{self.total}"></progress> {html.escape(text)}'
+            bar = (
+                f'<progress value="{self._step}" max="{self.total}"></progress> {html.escape(text)}'
+            )
             self._display({"text/plain": text, "text/html": bar})
 
     def _display(self, data: dict[str, str]) -> None:

@@ -16,17 +16,39 @@ from vplib.figures import BLUE, DARK, MID, OURS, PALETTE
 SCALES = ("smoke", "lesson", "study", "paper")  # the dial, from small to large
 
 
-FAMILIES = {"T2": "VideoGLUE", "T3": "Zero-shot retrieval", "T4a": "Zero-shot classification",
-            "T4b": "Zero-shot classification", "T4c": "Zero-shot classification", "T4d": "Zero-shot classification",
-            "T4e": "Zero-shot classification", "T19": "Zero-shot classification", "T5": "Zero-shot captioning",
-            "T6": "Zero-shot QA", "T7": "CV for science"}  # fmt: skip
+FAMILIES = {
+    "T2": "VideoGLUE",
+    "T3": "Zero-shot retrieval",
+    "T4a": "Zero-shot classification",
+    "T4b": "Zero-shot classification",
+    "T4c": "Zero-shot classification",
+    "T4d": "Zero-shot classification",
+    "T4e": "Zero-shot classification",
+    "T19": "Zero-shot classification",
+    "T5": "Zero-shot captioning",
+    "T6": "Zero-shot QA",
+    "T7": "CV for science",
+}
 
 
-TASKS = {"zero-shot retrieval t2v": "ZST2V", "zero-shot retrieval v2t": "ZSV2T", "zero-shot classification": "ZSC",
-         "zero-shot captioning": "ZSCap", "zero-shot QA": "ZSQA", "science VC": "VC", "science STAL": "STAL"}  # fmt: skip
+TASKS = {
+    "zero-shot retrieval t2v": "ZST2V",
+    "zero-shot retrieval v2t": "ZSV2T",
+    "zero-shot classification": "ZSC",
+    "zero-shot captioning": "ZSCap",
+    "zero-shot QA": "ZSQA",
+    "science VC": "VC",
+    "science STAL": "STAL",
+}
 
 
-GROUPS = (("Kinetics-400", "MiT"), ("SSv2", "Diving48"), ("Charades",), ("ActivityNet-v1.3",), ("AVA", "AVA-Kinetics"))
+GROUPS = (
+    ("Kinetics-400", "MiT"),
+    ("SSv2", "Diving48"),
+    ("Charades",),
+    ("ActivityNet-v1.3",),
+    ("AVA", "AVA-Kinetics"),
+)
 
 
 ADAPTATIONS = {"T13": "frozen", "T14": "mlap", "T15": "adapter", "T16": "e2e"}
@@ -42,7 +64,9 @@ def numbers(table: str | None = None) -> pd.DataFrame:
     if table is None:
         return frame
     if table not in set(frame["table"]):
-        raise ValueError(f"no table {table!r} in reports/published/published_results.csv; see its first column")
+        raise ValueError(
+            f"no table {table!r} in reports/published/published_results.csv; see its first column"
+        )
     return frame[frame["table"] == table].reset_index(drop=True)
 
 
@@ -57,17 +81,23 @@ def headline(names: list[str]) -> pd.DataFrame:
     columns = ["name", "scale", "value", "low", "high", "unit", "command"]
     frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
     if list(frame.columns) != columns:
-        raise ValueError(f"{path}: columns are {list(frame.columns)}, expected {columns}; rerun the notebook behind it")
+        raise ValueError(
+            f"{path}: columns are {list(frame.columns)}, expected {columns}; rerun the notebook behind it"
+        )
     frame = frame[frame["name"].isin(names)]
     largest = max(frame["scale"], key=SCALES.index, default=None)
     frame = frame[frame["scale"] == largest]
-    return frame.sort_values("name", key=lambda column: column.map(names.index)).reset_index(drop=True)
+    return frame.sort_values("name", key=lambda column: column.map(names.index)).reset_index(
+        drop=True
+    )
 
 
 def model_label(frame: pd.DataFrame) -> pd.Series:
     """Model and size in one word, as the paper prints them: "VideoPrism-g", "UMT-L"."""
     short = frame["model"] + "-" + frame["size"].fillna("").astype(str)
-    return short.str.rstrip("-").str.replace("VideoPrism+PaLM-2-B+", "VideoPrism-B + PaLM-2 ", regex=False)
+    return short.str.rstrip("-").str.replace(
+        "VideoPrism+PaLM-2-B+", "VideoPrism-B + PaLM-2 ", regex=False
+    )
 
 
 def deltas(results: pd.DataFrame) -> pd.DataFrame:
@@ -77,7 +107,9 @@ def deltas(results: pd.DataFrame) -> pd.DataFrame:
     (extra modalities, or a language model that was tuned) and without domain experts. Source: VideoPrism, Figure 2.
     """
     frame = results[results["table"].isin(FAMILIES) & ~results["metric"].isin(["R@5", "top5"])]
-    frame = frame[~frame["note"].str.contains("gray") & (frame["model"] != "Domain experts")].dropna(subset="value")
+    frame = frame[
+        ~frame["note"].str.contains("gray") & (frame["model"] != "Domain experts")
+    ].dropna(subset="value")
     frame = frame.assign(label=model_label(frame), task=frame["task"].replace(TASKS))
     frame["family"] = frame["table"].map(FAMILIES)
     prism = frame["model"].str.startswith("VideoPrism")
@@ -85,7 +117,17 @@ def deltas(results: pd.DataFrame) -> pd.DataFrame:
     best = rest.loc[rest.groupby(["family", "benchmark", "task"])["value"].idxmax()]
     both = ours.merge(best, on=["family", "benchmark", "task", "metric"], suffixes=("", "_best"))
     both["delta"] = (both["value"] - both["value_best"]).round(1)
-    columns = ["family", "benchmark", "task", "metric", "label", "value", "label_best", "value_best", "delta"]
+    columns = [
+        "family",
+        "benchmark",
+        "task",
+        "metric",
+        "label",
+        "value",
+        "label_best",
+        "value_best",
+        "delta",
+    ]
     return both[columns].sort_values("delta", ascending=False, kind="stable").reset_index(drop=True)
 
 
@@ -96,13 +138,22 @@ def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
     where temporal localisation was not run); C_i is the cost. Source: VideoPrism, Tables 13-17.
     """
     rows = []
-    for (model, size), part in results[results["table"].isin(ADAPTATIONS)].groupby(["model", "size"], sort=False):
+    for (model, size), part in results[results["table"].isin(ADAPTATIONS)].groupby(
+        ["model", "size"], sort=False
+    ):
         row = {"model": model, "size": size}
         top = bottom = 0.0
         for table, adaptation in ADAPTATIONS.items():
             value = part[part["table"] == table].set_index("benchmark")["value"]
-            groups = [value[list(group)].mean(skipna=False) for group in GROUPS if set(group) <= set(value.index)]
-            row[f"score_{adaptation}"], row[f"gflops_{adaptation}"] = np.mean(groups), value["VideoGLUE"]
+            groups = [
+                value[list(group)].mean(skipna=False)
+                for group in GROUPS
+                if set(group) <= set(value.index)
+            ]
+            row[f"score_{adaptation}"], row[f"gflops_{adaptation}"] = (
+                np.mean(groups),
+                value["VideoGLUE"],
+            )
             weight = 1 / math.log10(value["VideoGLUE"])
             top, bottom = top + weight * np.mean(groups), bottom + weight
         rows.append(row | {"vgs": top / bottom})
@@ -127,8 +178,12 @@ def bars(ax: Axes, table: pd.DataFrame, *, gain: pd.Series, hollow: tuple[str, .
         for at, value in zip(x, table[model], strict=True):
             if np.isnan(value) or model in hollow:
                 text = "n/a" if np.isnan(value) else model
-                ax.annotate(text, (at, 0), (0, 2), color=MID if np.isnan(value) else DARK, **upright)
-    for at, top, value in zip(x, table.iloc[:, -2:].max(axis=1), gain, strict=True):  # x: where the last bars stand
+                ax.annotate(
+                    text, (at, 0), (0, 2), color=MID if np.isnan(value) else DARK, **upright
+                )
+    for at, top, value in zip(
+        x, table.iloc[:, -2:].max(axis=1), gain, strict=True
+    ):  # x: where the last bars stand
         if not np.isnan(value):
             above = {"textcoords": "offset points", "ha": "center", "size": 5.5, "color": BLUE}
             ax.annotate(f"{value:+.1f}", (at, top), (0, 2), **above)
@@ -149,17 +204,25 @@ def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
         value = frame["value"] * factor
         spread = np.stack([value - frame["low"] * factor, frame["high"] * factor - value])
         ax.bar(range(len(frame)), value, 0.6, color=OURS, alpha=0.85)
-        ax.errorbar(range(len(frame)), value, spread, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
+        ax.errorbar(
+            range(len(frame)), value, spread, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2
+        )
         ax.set_xticks(range(len(frame)), frame["name"].map(labels), size=5.5)
         ax.set(xlim=(-0.6, len(frame) - 0.4), ylabel=ylabel)
         ax.tick_params(axis="x", length=0)
         note = f"ours, embedded world,\nscale={frame['scale'][0]} (toy: values\nare not comparable)"
         ax.set_title(note, color=OURS, size=6)
-    rows = frame.rename(columns={"name": "benchmark", "scale": "size", "unit": "metric", "command": "source"})
-    return rows.assign(table="ours")[["table", "benchmark", "metric", "size", "value", "low", "high", "source"]]
+    rows = frame.rename(
+        columns={"name": "benchmark", "scale": "size", "unit": "metric", "command": "source"}
+    )
+    return rows.assign(table="ours")[
+        ["table", "benchmark", "metric", "size", "value", "low", "high", "source"]
+    ]
 
 
 def not_run(ax: Axes) -> None:
     """An empty panel that says why it is empty."""
-    ax.text(0.5, 0.5, "ours: not yet run", transform=ax.transAxes, ha="center", va="center", color=OURS)
+    ax.text(
+        0.5, 0.5, "ours: not yet run", transform=ax.transAxes, ha="center", va="center", color=OURS
+    )
     ax.set_axis_off()

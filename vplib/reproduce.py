@@ -8,8 +8,15 @@ import time
 from vplib import paths
 from vplib.results import read, record
 
-MAIN = ("10_prepare_corpus", "20_stage1", "11_corpus_statistics", "30_stage2", "40_classification_localization",
-        "41_retrieval_zero_shot", "44_public_weights")  # the stages of dvc.yaml that a scale consists of
+MAIN = (
+    "10_prepare_corpus",
+    "20_stage1",
+    "11_corpus_statistics",
+    "30_stage2",
+    "40_classification_localization",
+    "41_retrieval_zero_shot",
+    "44_public_weights",
+)  # the stages of dvc.yaml that a scale consists of
 
 
 def show() -> None:
@@ -20,7 +27,9 @@ def show() -> None:
     for r in rows:
         span = f"[{r['low']}, {r['high']}]" if r["low"] else ""
         print(f"{r['name']:{width}}  {r['scale']:9} {r['value']:>8}  {span:18} {r['unit']}")
-    print("\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. Runs: runs/.")
+    print(
+        "\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. Runs: runs/."
+    )
 
 
 def reproduce(scale: str, options: list[str]) -> None:
@@ -30,7 +39,9 @@ def reproduce(scale: str, options: list[str]) -> None:
     Raises SystemExit with DVC's code when a stage fails; a later call continues there.
     """
     began, start = time.time(), time.perf_counter()
-    targets = [f"{name}@{scale}" for name in MAIN] + (["60_paper_figures"] if scale == "lesson" else [])
+    targets = [f"{name}@{scale}" for name in MAIN] + (
+        ["60_paper_figures"] if scale == "lesson" else []
+    )
     done = subprocess.run(["dvc", "repro", *options, *targets], cwd=paths.ROOT, check=False)
     if done.returncode:
         sys.exit(done.returncode)
@@ -39,9 +50,17 @@ def reproduce(scale: str, options: list[str]) -> None:
     fresh = [path.stat().st_mtime > began for path in notebooks]
     command = {"lesson": "make reproduce"}.get(scale, f"make {scale}")
     if all(fresh):
-        record([{"name": "reproduce_minutes", "value": seconds / 60, "unit": "minutes"}], scale=scale, command=command)
+        record(
+            [{"name": "reproduce_minutes", "value": seconds / 60, "unit": "minutes"}],
+            scale=scale,
+            command=command,
+        )
     elif not any(fresh):
-        record([{"name": "reproduce_again_seconds", "value": seconds, "unit": "seconds"}], scale=scale, command=command)
+        record(
+            [{"name": "reproduce_again_seconds", "value": seconds, "unit": "seconds"}],
+            scale=scale,
+            command=command,
+        )
 
 
 def verify(scale: str) -> None:
@@ -51,10 +70,19 @@ def verify(scale: str) -> None:
     a row passes when its new value lies inside the committed 95% interval widened by its own width on each side.
     Timings are not compared. Raises SystemExit naming every row that differs more.
     """
-    shown = subprocess.run(["git", "show", "HEAD:reports/tables/headline.csv"], cwd=paths.ROOT, capture_output=True, text=True)
+    shown = subprocess.run(
+        ["git", "show", "HEAD:reports/tables/headline.csv"],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    )
     if shown.returncode:
-        sys.exit("error: reports/tables/headline.csv is not committed here, so there is nothing to compare with")
-    committed = {r["name"]: r for r in csv.DictReader(shown.stdout.splitlines()) if r["scale"] == scale}
+        sys.exit(
+            "error: reports/tables/headline.csv is not committed here, so there is nothing to compare with"
+        )
+    committed = {
+        r["name"]: r for r in csv.DictReader(shown.stdout.splitlines()) if r["scale"] == scale
+    }
     reproduce(scale, ["--force"])
     timings = {"reproduce_minutes", "reproduce_again_seconds", "input_wait_fraction"}
     now = {r["name"]: r for r in read() if r["scale"] == scale}
@@ -65,10 +93,17 @@ def verify(scale: str) -> None:
         new = now.get(name)
         if new == old:
             equal += 1
-        elif new and old["low"] and abs(float(new["value"]) - float(old["value"])) <= 1.5 * (float(old["high"]) - float(old["low"])):
+        elif (
+            new
+            and old["low"]
+            and abs(float(new["value"]) - float(old["value"]))
+            <= 1.5 * (float(old["high"]) - float(old["low"]))
+        ):
             close += 1
         else:
-            wrong.append(f"{name}: committed {old['value']}, now {new['value'] if new else 'missing'}")
+            wrong.append(
+                f"{name}: committed {old['value']}, now {new['value'] if new else 'missing'}"
+            )
     print(f"{equal} rows equal to the last digit, {close} within tolerance, {len(wrong)} different")
     if wrong:
         sys.exit("\n".join(wrong))

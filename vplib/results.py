@@ -9,7 +9,14 @@ from vplib import paths
 COLUMNS = ["name", "scale", "value", "low", "high", "unit", "command"]
 
 
-def record(rows: list[dict], *, scale: str, command: str, table: str = "headline", place: Path | None = None) -> None:
+def record(
+    rows: list[dict],
+    *,
+    scale: str,
+    command: str,
+    table: str = "headline",
+    place: Path | None = None,
+) -> None:
     """Add or replace rows {name, value, low, high, unit} of <place>/tables/<table>.csv; sorted, so equal runs give equal bytes.
 
     `place` is `reports/` unless given (`config.reports` says where a run's results belong).
@@ -20,8 +27,16 @@ def record(rows: list[dict], *, scale: str, command: str, table: str = "headline
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = {(r["name"], r["scale"]): r for r in read(table, place)}
     for row in rows:
-        numbers = {k: f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("value", "low", "high")}
-        kept[row["name"], scale] = {"name": row["name"], "scale": scale, **numbers, "unit": row["unit"], "command": command}
+        numbers = {
+            k: f"{row[k]:.4g}" if row.get(k) is not None else "" for k in ("value", "low", "high")
+        }
+        kept[row["name"], scale] = {
+            "name": row["name"],
+            "scale": scale,
+            **numbers,
+            "unit": row["unit"],
+            "command": command,
+        }
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -48,11 +48,19 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     try:
         try:
             papermill.execute_notebook(
-                source, part, {"overrides": shlex.join(overrides)}, engine_name="live", kernel_name="python3",
-                language="python", cwd=paths.ROOT, progress_bar=False,
-            )  # fmt: skip
+                source,
+                part,
+                {"overrides": shlex.join(overrides)},
+                engine_name="live",
+                kernel_name="python3",
+                language="python",
+                cwd=paths.ROOT,
+                progress_bar=False,
+            )
         except PapermillExecutionError as error:
-            failure = f" at In [{error.exec_count}]: {error.ename}: {error.evalue}".removesuffix(": ")
+            failure = f" at In [{error.exec_count}]: {error.ename}: {error.evalue}".removesuffix(
+                ": "
+            )
         except DeadKernelError:
             failure = ": the kernel died, often for want of memory"
         notebook = nbformat.read(part, 4)
@@ -62,7 +70,9 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     finally:
         part.unlink(missing_ok=True)
     if failure:
-        raise RunError(f"{name} failed{failure}\n       the notebook as far as it came: {paths.short(target)}")
+        raise RunError(
+            f"{name} failed{failure}\n       the notebook as far as it came: {paths.short(target)}"
+        )
     if publish:
         _publish(target, paths.PRINTS / f"{name}-{cfg.source}-{cfg.scale}.ipynb")
     took = progress.duration(time.monotonic() - began)
@@ -97,7 +107,9 @@ class _Client(PapermillNotebookClient):
     def _start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
         self._line.show(f"cell {cell_index + 1}/{len(self.nb.cells)}")
 
-    def process_message(self, msg: dict, cell: nbformat.NotebookNode, cell_index: int) -> nbformat.NotebookNode | None:
+    def process_message(
+        self, msg: dict, cell: nbformat.NotebookNode, cell_index: int
+    ) -> nbformat.NotebookNode | None:
         content = msg["content"]
         if msg["msg_type"] == "stream":
             self._line.clear()
@@ -111,7 +123,9 @@ class _Client(PapermillNotebookClient):
         try:
             super().papermill_execute_cells()
         except KeyboardInterrupt:
-            self.shutdown_kernel = "immediate"  # a kernel asked to leave mid-cell writes pages of traceback
+            self.shutdown_kernel = (
+                "immediate"  # a kernel asked to leave mid-cell writes pages of traceback
+            )
             raise
         finally:
             self._line.clear()
@@ -120,9 +134,19 @@ class _Client(PapermillNotebookClient):
 class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(cls, nb_man: object, kernel_name: str, **_: object) -> None:
-        with tempfile.TemporaryDirectory() as folder:  # of sockets: no port that others on the machine could reach
-            manager = Config({"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}})
-            client = _Client(nb_man, kernel_name=kernel_name, config=manager, startup_timeout=300, record_timing=False)
+        with (
+            tempfile.TemporaryDirectory() as folder
+        ):  # of sockets: no port that others on the machine could reach
+            manager = Config(
+                {"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}
+            )
+            client = _Client(
+                nb_man,
+                kernel_name=kernel_name,
+                config=manager,
+                startup_timeout=300,
+                record_timing=False,
+            )
             try:
                 client.execute()
             except KeyboardInterrupt:
@@ -138,24 +162,38 @@ def _source(name: str) -> Path:
     path = paths.NOTEBOOKS / f"{name}.ipynb"
     if not path.exists():
         raise RunError(f"{paths.short(path)} is missing")
-    tagged = [cell.source for cell in nbformat.read(path, 4).cells if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [
+        cell.source
+        for cell in nbformat.read(path, 4).cells
+        if "parameters" in cell.metadata.get("tags", [])
+    ]
     if len(tagged) != 1 or not re.search(r'^overrides = ""', tagged[0], re.MULTILINE):
-        raise RunError(f"{paths.short(path)} must have one cell tagged 'parameters' that says overrides = \"\"")
+        raise RunError(
+            f"{paths.short(path)} must have one cell tagged 'parameters' that says overrides = \"\""
+        )
     return path
 
 
 def _normalise(notebook: nbformat.NotebookNode, *, clean: bool) -> None:
     """Remove what differs between two equal runs: times, random ids, and in a clean run machine paths and stderr."""
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    notebook.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    notebook.metadata = nbformat.from_dict(
+        {"kernelspec": kernel, "language_info": {"name": "python"}}
+    )
     for index, cell in enumerate(notebook.cells):
         cell.id = f"c{index:03d}"
         tags = cell.metadata.get("tags")
         cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
         if cell.cell_type == "code" and clean:
-            cell.outputs = _merge([output for output in cell.outputs if output.get("name") != "stderr"])
+            cell.outputs = _merge(
+                [output for output in cell.outputs if output.get("name") != "stderr"]
+            )
             for output in cell.outputs:
-                texts, keys = (output, ["text"]) if output.output_type == "stream" else (output.data, [*output.data])
+                texts, keys = (
+                    (output, ["text"])
+                    if output.output_type == "stream"
+                    else (output.data, [*output.data])
+                )
                 for key in keys:
                     if key.startswith("text"):
                         texts[key] = _scrub(texts[key])
@@ -181,8 +219,10 @@ def _scrub(text: str) -> str:
 def _publish(source: Path, target: Path) -> None:
     size = source.stat().st_size
     if size > PRINT_BYTES:
-        raise RunError(f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most {PRINT_BYTES / 1e6:.1f} MB: "
-                       "show fewer or smaller pictures")  # fmt: skip
+        raise RunError(
+            f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most {PRINT_BYTES / 1e6:.1f} MB: "
+            "show fewer or smaller pictures"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, f"{target}.part")
     os.replace(f"{target}.part", target)
@@ -191,18 +231,35 @@ def _publish(source: Path, target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m vplib.run", description="Execute a notebook.")
     parser.add_argument("name", metavar="NN_name", help=", ".join(config.names()))
-    parser.add_argument("overrides", metavar="key=value", nargs="*", help="Hydra overrides; seed=0,1,2 is three runs")
-    parser.add_argument("--print", action="store_true", help="also write the committed print, reports/notebooks/NN_name-source-scale.ipynb")
-    parser.add_argument("--inline", action="store_true", help="run the cells in this process, as the hosts of a pod do")
+    parser.add_argument(
+        "overrides",
+        metavar="key=value",
+        nargs="*",
+        help="Hydra overrides; seed=0,1,2 is three runs",
+    )
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        help="also write the committed print, reports/notebooks/NN_name-source-scale.ipynb",
+    )
+    parser.add_argument(
+        "--inline",
+        action="store_true",
+        help="run the cells in this process, as the hosts of a pod do",
+    )
     args = parser.parse_intermixed_args()
     try:
         runs = config.expand(args.overrides)
         if len(runs) > 1 and args.print:
             raise RunError(f"--print takes one run, given {len(runs)}")
         for overrides in runs:
-            config.load(args.name, overrides)  # so that every choice is checked before the first run starts
+            config.load(
+                args.name, overrides
+            )  # so that every choice is checked before the first run starts
         for overrides in runs:
-            run_inline(args.name, overrides) if args.inline else run(args.name, overrides, publish=args.print)
+            run_inline(args.name, overrides) if args.inline else run(
+                args.name, overrides, publish=args.print
+            )
     except (config.ConfigError, RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

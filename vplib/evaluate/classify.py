@@ -29,16 +29,28 @@ class Originals(Protocol):
 
 def view(encoder: VideoEncoder) -> dict[str, int]:
     """The `frames` and the `size` in pixels that an encoder was trained on."""
-    return {"frames": encoder.temporal_pos_emb.emb_var.shape[0], "size": encoder.grid * encoder.patch}
+    return {
+        "frames": encoder.temporal_pos_emb.emb_var.shape[0],
+        "size": encoder.grid * encoder.patch,
+    }
 
 
 def heads(encoder: VideoEncoder) -> int:
     """Attention heads of a block; the released classifier pools with as many."""
-    return encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query.w.shape[2]  # layers D K H
+    return encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query.w.shape[
+        2
+    ]  # layers D K H
 
 
-def frozen_tokens(encoder: VideoEncoder, source: Originals, *, batch: int, max_skipped_fraction: float, report: Path,
-                  progress=None) -> tuple[Float16[np.ndarray, "C S D"], list[dict], list[dict]]:
+def frozen_tokens(
+    encoder: VideoEncoder,
+    source: Originals,
+    *,
+    batch: int,
+    max_skipped_fraction: float,
+    report: Path,
+    progress=None,
+) -> tuple[Float16[np.ndarray, "C S D"], list[dict], list[dict]]:
     """Tokens of every video of `source` that can be read, what is known of each, and the {file, reason} of the others.
 
     Videos are read one by one and never kept; the tokens are, in half precision (2 S D bytes a clip).
@@ -58,7 +70,7 @@ def frozen_tokens(encoder: VideoEncoder, source: Originals, *, batch: int, max_s
             skipped.append({"file": error.name, "reason": error.problem})
         if len(videos) == batch or (videos and index == len(source) - 1):
             full = np.stack(videos + videos[-1:] * (batch - len(videos)))  # one shape, one compile
-            tokens[done:done + len(videos)] = np.asarray(_tokens(encoder, full))[:len(videos)]
+            tokens[done : done + len(videos)] = np.asarray(_tokens(encoder, full))[: len(videos)]
             done, videos = done + len(videos), []
             if progress is not None:
                 progress.update(index + 1, skipped=len(skipped))
@@ -67,7 +79,8 @@ def frozen_tokens(encoder: VideoEncoder, source: Originals, *, batch: int, max_s
         raise SourceError(
             f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is {max_skipped_fraction:g} "
             f"(first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files listed in {report}, or give "
-            "data.max_skipped_fraction=0.05 tag=again.")
+            "data.max_skipped_fraction=0.05 tag=again."
+        )
     return tokens[:done], metas, skipped
 
 
@@ -94,9 +107,14 @@ def fold(probe: Probe, encoder: VideoEncoder) -> VideoClassifier:
     for part in ("key", "value"):
         name = f"params/atten_pooler/pooling_attention/{part}"
         w = weights[f"{name}/w"] / deviation[:, None, None]  # D K H
-        weights[f"{name}/b"] = (weights[f"{name}/b"] - np.einsum("d,dkh->kh", mean, w)).astype(np.float32)
+        weights[f"{name}/b"] = (weights[f"{name}/b"] - np.einsum("d,dkh->kh", mean, w)).astype(
+            np.float32
+        )
         weights[f"{name}/w"] = w.astype(np.float32)
-    weights |= {name.replace("params/", "params/encoder/", 1): value for name, value in checkpoints.flatten(encoder).items()}
+    weights |= {
+        name.replace("params/", "params/encoder/", 1): value
+        for name, value in checkpoints.flatten(encoder).items()
+    }
     return checkpoints.build(weights, name="the classifier")
 
 
@@ -105,7 +123,10 @@ def save(classifier: VideoClassifier, classes: Sequence[str], folder: Path) -> N
     folder = Path(folder)
     checkpoints.save(classifier, folder / "classifier.npz")
     temporary = folder / "classes.json.tmp"
-    temporary.write_text(json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n",
+        encoding="utf-8",
+    )
     os.replace(temporary, folder / "classes.json")
 
 
@@ -118,13 +139,19 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
     try:
         classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))["classes"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise checkpoints.CheckpointError(f"no classifier in {folder}: there is no readable classes.json; give the run "
-                                          "folder of a finished 45_own_classifier") from None
+        raise checkpoints.CheckpointError(
+            f"no classifier in {folder}: there is no readable classes.json; give the run "
+            "folder of a finished 45_own_classifier"
+        ) from None
     classifier = checkpoints.load(folder / "classifier.npz")
-    outputs = classifier.projection.linear.bias.shape[0] if isinstance(classifier, VideoClassifier) else 0
+    outputs = (
+        classifier.projection.linear.bias.shape[0] if isinstance(classifier, VideoClassifier) else 0
+    )
     if outputs != len(classes):
-        raise checkpoints.CheckpointError(f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
-                                          "run 45_own_classifier again")
+        raise checkpoints.CheckpointError(
+            f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
+            "run 45_own_classifier again"
+        )
     return classifier, classes
 
 
@@ -135,5 +162,7 @@ def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, 
 
 
 @jax.jit
-def _probabilities(classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"]) -> Float[Array, "B K"]:
+def _probabilities(
+    classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"]
+) -> Float[Array, "B K"]:
     return jax.nn.softmax(classifier(pixels(video)))

@@ -23,13 +23,17 @@ def clips(folder: Path, **reading) -> tuple[UInt8[np.ndarray, "M T S S 3"], list
     return np.concatenate(videos), texts, metas
 
 
-def features(encode: Callable, videos: UInt8[np.ndarray, "M T S S 3"], *, batch: int = 64) -> np.ndarray:
+def features(
+    encode: Callable, videos: UInt8[np.ndarray, "M T S S 3"], *, batch: int = 64
+) -> np.ndarray:
     """`encode(video uint8)` of every clip."""
     run, outputs = jax.jit(encode), []
     for start in range(0, len(videos), batch):
-        part = videos[start:start + batch]
-        full = np.concatenate([part, np.repeat(part[-1:], batch - len(part), 0)])  # one shape, one compile
-        outputs.append(np.asarray(run(full))[:len(part)])
+        part = videos[start : start + batch]
+        full = np.concatenate(
+            [part, np.repeat(part[-1:], batch - len(part), 0)]
+        )  # one shape, one compile
+        outputs.append(np.asarray(run(full))[: len(part)])
     return np.concatenate(outputs)
 
 
@@ -44,8 +48,10 @@ def labels(metas: list[dict], key: str) -> list[str]:
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if value is None:
-            raise ValueError(f"clip {number} ({meta.get('file_name', 'of the world')}) has no {key!r}: add it to every line of "
-                             "metadata.jsonl and prepare the corpus again, or leave out probes and data.zero_shot")
+            raise ValueError(
+                f"clip {number} ({meta.get('file_name', 'of the world')}) has no {key!r}: add it to every line of "
+                "metadata.jsonl and prepare the corpus again, or leave out probes and data.zero_shot"
+            )
         found.append(str(value))
     return found
 
@@ -57,15 +63,23 @@ def tokens_of(encoder: VideoEncoder) -> Callable:
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
     """Tokens of the clip's middle frame shown in every frame: what appearance alone can tell."""
+
     def encode(video):
         middle = video.shape[1] // 2
-        still = jax.numpy.broadcast_to(video[:, middle:middle + 1], video.shape)
+        still = jax.numpy.broadcast_to(video[:, middle : middle + 1], video.shape)
         return encoder(pixels(still)).astype("float16")
+
     return encode
 
 
-def probe_scores(train: tuple[np.ndarray, Int[np.ndarray, " C"]], test: tuple[np.ndarray, Int[np.ndarray, " M"]], *,
-                 classes: int, seeds: Iterable[int], **recipe) -> tuple[Float[np.ndarray, "R M"], Int[np.ndarray, "R M"]]:
+def probe_scores(
+    train: tuple[np.ndarray, Int[np.ndarray, " C"]],
+    test: tuple[np.ndarray, Int[np.ndarray, " M"]],
+    *,
+    classes: int,
+    seeds: Iterable[int],
+    **recipe,
+) -> tuple[Float[np.ndarray, "R M"], Int[np.ndarray, "R M"]]:
     """Hits (0/1) and guesses on the test clips of one probe per seed; `recipe` as `heads.train_probe`."""
     guesses = []
     for seed in seeds:
@@ -75,16 +89,20 @@ def probe_scores(train: tuple[np.ndarray, Int[np.ndarray, " C"]], test: tuple[np
     return (guesses == test[1]).astype(float), guesses
 
 
-def embed_texts(model: VideoText, tokenizer: Tokenizer, texts: list[str], *, batch: int = 128) -> Float[np.ndarray, "Q E"]:
+def embed_texts(
+    model: VideoText, tokenizer: Tokenizer, texts: list[str], *, batch: int = 128
+) -> Float[np.ndarray, "Q E"]:
     """Unit-length embeddings of any number of texts."""
     run, outputs = jax.jit(lambda model, ids, keep: model.encode_text(ids, keep)), []
     for i in range(0, len(texts), batch):
-        ids, keep = tokenizer(texts[i:i + batch] + [""] * max(0, i + batch - len(texts)))
+        ids, keep = tokenizer(texts[i : i + batch] + [""] * max(0, i + batch - len(texts)))
         outputs.append(np.asarray(run(model, ids, keep)))
-    return np.concatenate(outputs)[:len(texts)]
+    return np.concatenate(outputs)[: len(texts)]
 
 
-def class_embeddings(model: VideoText, tokenizer: Tokenizer, prompts: list[list[str]]) -> Float[np.ndarray, "K E"]:
+def class_embeddings(
+    model: VideoText, tokenizer: Tokenizer, prompts: list[list[str]]
+) -> Float[np.ndarray, "K E"]:
     """One unit-length vector a class: the mean of its prompts' embeddings.
 
     Source: VideoPrism section 4.2 uses CLIP's prompt set; taking the mean is our choice, as CLIP did.
@@ -94,8 +112,13 @@ def class_embeddings(model: VideoText, tokenizer: Tokenizer, prompts: list[list[
     return np.asarray(normalise(jax.numpy.stack([part.mean(0) for part in np.split(flat, ends)])))
 
 
-def retrieval(video: Float[np.ndarray, "M E"], text: Float[np.ndarray, "M E"]) -> dict[str, Float[np.ndarray, " M"]]:
+def retrieval(
+    video: Float[np.ndarray, "M E"], text: Float[np.ndarray, "M E"]
+) -> dict[str, Float[np.ndarray, " M"]]:
     """Hits of each query: text-to-video and video-to-text recall at 1 and 5."""
     similarity = text @ video.T
-    return {f"{way}_r{k}": metrics.recall_at(matrix, k)
-            for way, matrix in (("t2v", similarity), ("v2t", similarity.T)) for k in (1, 5)}
+    return {
+        f"{way}_r{k}": metrics.recall_at(matrix, k)
+        for way, matrix in (("t2v", similarity), ("v2t", similarity.T))
+        for k in (1, 5)
+    }

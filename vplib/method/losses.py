@@ -5,8 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def contrastive(video: Float[Array, "B E"], text: Float[Array, "B E"], scale: Float[Array, ""],
-                *, chunk: int = 0) -> Float[Array, ""]:
+def contrastive(
+    video: Float[Array, "B E"],
+    text: Float[Array, "B E"],
+    scale: Float[Array, ""],
+    *,
+    chunk: int = 0,
+) -> Float[Array, ""]:
     """Symmetric InfoNCE in nats of unit-length embeddings; clip i belongs to text i; `scale` is 1 / temperature.
 
     Equal to log B when all similarities are equal. `chunk` > 0 computes the same value that many rows at a time and
@@ -19,7 +24,9 @@ def contrastive(video: Float[Array, "B E"], text: Float[Array, "B E"], scale: Fl
         own = jnp.diagonal(logits)
         return (jax.nn.logsumexp(logits, 1) + jax.nn.logsumexp(logits, 0) - 2 * own).mean() / 2
     if video.shape[0] % chunk:
-        raise ValueError(f"a batch of {video.shape[0]} does not divide into chunks of {chunk}: choose a divisor")
+        raise ValueError(
+            f"a batch of {video.shape[0]} does not divide into chunks of {chunk}: choose a divisor"
+        )
 
     @jax.checkpoint
     def rows(carry, v):
@@ -30,11 +37,17 @@ def contrastive(video: Float[Array, "B E"], text: Float[Array, "B E"], scale: Fl
         return (new, total), jax.nn.logsumexp(logits, 1)
 
     start = (jnp.full(text.shape[0], -jnp.inf), jnp.zeros(text.shape[0]))
-    (highest, total), over_text = jax.lax.scan(rows, start, video.reshape(-1, chunk, video.shape[1]))
-    return (over_text.reshape(-1) + highest + jnp.log(total) - 2 * scale * (video * text).sum(-1)).mean() / 2
+    (highest, total), over_text = jax.lax.scan(
+        rows, start, video.reshape(-1, chunk, video.shape[1])
+    )
+    return (
+        over_text.reshape(-1) + highest + jnp.log(total) - 2 * scale * (video * text).sum(-1)
+    ).mean() / 2
 
 
-def cosine_distance(student: Float[Array, "*A D"], teacher: Float[Array, "*A D"]) -> Float[Array, "*A"]:
+def cosine_distance(
+    student: Float[Array, "*A D"], teacher: Float[Array, "*A D"]
+) -> Float[Array, "*A"]:
     """1 - cos of each vector pair, in [0, 2], in float32; the scale of either side does not matter.
 
     Source: VideoPrism section 2.3.2 (both the token-wise and the global distillation loss).

@@ -34,8 +34,12 @@ def block_order(key: Array, batch: int, grid: int, blocks: int = 12) -> Float[Ar
     top = jnp.floor(jax.random.uniform(k_top, shape) * (grid - height + 1))
     left = jnp.floor(jax.random.uniform(k_left, shape) * (grid - width + 1))
     row, column = jnp.divmod(jnp.arange(grid * grid), grid)
-    inside = ((row >= top[..., None]) & (row < (top + height)[..., None])
-              & (column >= left[..., None]) & (column < (left + width)[..., None]))  # B blocks N
+    inside = (
+        (row >= top[..., None])
+        & (row < (top + height)[..., None])
+        & (column >= left[..., None])
+        & (column < (left + width)[..., None])
+    )  # B blocks N
     first = jnp.where(inside.any(1), inside.argmax(1), blocks)
     return first + jax.random.uniform(k_noise, first.shape)
 
@@ -46,7 +50,9 @@ def tube_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> 
     return jnp.broadcast_to(places[:, None], (batch, frames, count))
 
 
-def uniform_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> Int[Array, "B T V"]:
+def uniform_visible(
+    key: Array, batch: int, frames: int, grid: int, count: int
+) -> Int[Array, "B T V"]:
     """Random mask: `count` places of each frame, drawn anew in every frame."""
     return random_visible(key, batch * frames, grid * grid, count).reshape(batch, frames, count)
 
@@ -71,13 +77,17 @@ def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> 
 MASKS = {"bevt": bevt_visible, "tube": tube_visible, "random": uniform_visible}
 
 
-def shuffle_orders(key: Array, batch: int, tokens: int) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
+def shuffle_orders(
+    key: Array, batch: int, tokens: int
+) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
     """An independent uniform permutation for each clip, and its inverse."""
     order = jax.random.uniform(key, (batch, tokens)).argsort(axis=-1)
     return order, order.argsort(axis=-1)
 
 
-def raster_orders(visible: Int[Array, "B T V"], tokens: int) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
+def raster_orders(
+    visible: Int[Array, "B T V"], tokens: int
+) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
     """The permutation that puts [visible tokens, mask tokens] back to raster order (the unshuffled decoder), and its inverse."""
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
@@ -88,8 +98,9 @@ def raster_orders(visible: Int[Array, "B T V"], tokens: int) -> tuple[Int[Array,
     return inverse.argsort(axis=-1), inverse
 
 
-def partly_shuffled_orders(key: Array, visible: Int[Array, "B T V"], tokens: int, share: Float[Array, ""]
-                           ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
+def partly_shuffled_orders(
+    key: Array, visible: Int[Array, "B T V"], tokens: int, share: Float[Array, ""]
+) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
     """Raster order in which about a `share` of the slots have exchanged their tokens at random, and its inverse.
 
     A share of 0 is `raster_orders`; 1 is a uniform permutation, as `shuffle_orders`.
@@ -97,9 +108,13 @@ def partly_shuffled_orders(key: Array, visible: Int[Array, "B T V"], tokens: int
     raster, _ = raster_orders(visible, tokens)
     k_moves, k_where = jax.random.split(key)
     moves = jax.random.uniform(k_moves, raster.shape) < share
-    slots = jnp.argsort(~moves, axis=-1, stable=True)  # those that move, then those that stay, in raster order
+    slots = jnp.argsort(
+        ~moves, axis=-1, stable=True
+    )  # those that move, then those that stay, in raster order
     rank = jnp.where(moves, jax.random.uniform(k_where, raster.shape), 1 + jnp.arange(tokens))
-    source = jnp.argsort(rank, axis=-1)  # those that move, at random, then those that stay, in raster order
+    source = jnp.argsort(
+        rank, axis=-1
+    )  # those that move, at random, then those that stay, in raster order
     exchange = jnp.take_along_axis(source, jnp.argsort(slots, axis=-1), axis=-1)
     order = jnp.take_along_axis(raster, exchange, axis=-1)
     return order, order.argsort(axis=-1)

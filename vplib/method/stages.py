@@ -27,11 +27,21 @@ class Stage1(nnx.Module):
 
     def __init__(self, model: VideoText):
         self.model = model
-        self.log_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))  # not a bare float: weakly typed, `fit` would compile thrice
+        self.log_scale = nnx.Param(
+            jnp.log(jnp.float32(1 / 0.07))
+        )  # not a bare float: weakly typed, `fit` would compile thrice
 
 
-def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, chunk: int = 0, key: Array,
-                step: Int[Array, ""] | int = 0):
+def stage1_loss(
+    stage: Stage1,
+    batch: dict,
+    *,
+    drop: float,
+    dtype=jnp.float32,
+    chunk: int = 0,
+    key: Array,
+    step: Int[Array, ""] | int = 0,
+):
     """InfoNCE of one batch {video uint8 (B,T,H,W,3), ids (B,L), keep (B,L)}, and numbers to log.
 
     A share `drop` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
@@ -42,10 +52,16 @@ def stage1_loss(stage: Stage1, batch: dict, *, drop: float, dtype=jnp.float32, c
     encoder = stage.model.vision_encoder
     tokens = (video.shape[2] // encoder.patch) * (video.shape[3] // encoder.patch)
     image = video.shape[1] == 1
-    visible = random_visible(key, video.shape[0], tokens, visible_count(tokens, drop)) if drop and not image else None
+    visible = (
+        random_visible(key, video.shape[0], tokens, visible_count(tokens, drop))
+        if drop and not image
+        else None
+    )
     v = stage.model.encode_video(pixels(video, dtype), visible=visible, crop=image)
     t = stage.model.encode_text(batch["ids"], batch["keep"])
-    scale = jnp.exp(jnp.minimum(stage.log_scale[...], jnp.log(100.0)))  # CLIP's ceiling: keeps float32 logits tame
+    scale = jnp.exp(
+        jnp.minimum(stage.log_scale[...], jnp.log(100.0))
+    )  # CLIP's ceiling: keeps float32 logits tame
     loss = contrastive(v, t, scale, chunk=chunk)
     hits = ((v @ t.T).argmax(1) == jnp.arange(len(v))).mean()
     return loss, {"batch_r1": hits, "temperature": 1 / scale}
@@ -58,8 +74,20 @@ class LocalDecoder(nnx.Module):
     are learnable, factorised over space and time (our choice).
     """
 
-    def __init__(self, *, encoder: int, teacher: int, frames: int, tokens: int, width: int, layers: int, heads: int,
-                 mlp: int, kernel: str = "plain", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        encoder: int,
+        teacher: int,
+        frames: int,
+        tokens: int,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp: int,
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ):
         self.mask_token = nnx.Param(lecun(rngs.params(), (encoder,), encoder))
         self.spatial_pos_emb = nnx.Param(lecun(rngs.params(), (tokens, encoder), tokens))
         self.temporal_pos_emb = nnx.Param(lecun(rngs.params(), (frames, encoder), frames))
@@ -67,8 +95,14 @@ class LocalDecoder(nnx.Module):
         self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
         self.output = Dense(width, teacher, rngs=rngs)
 
-    def __call__(self, seen: Float[Array, "B V D"], visible: Array, *, shuffle: bool | float | Float[Array, ""],
-                 key: Array) -> Float[Array, "B S E"]:
+    def __call__(
+        self,
+        seen: Float[Array, "B V D"],
+        visible: Array,
+        *,
+        shuffle: bool | float | Float[Array, ""],
+        key: Array,
+    ) -> Float[Array, "B S E"]:
         """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order, decode.
 
         Positions mark output slots, not where a token came from: the decoder must place visible tokens by content.
@@ -93,8 +127,19 @@ class LocalDecoder(nnx.Module):
 class GlobalDecoder(nnx.Module):
     """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no positions."""
 
-    def __init__(self, *, encoder: int, teacher: int, width: int, layers: int, heads: int, mlp: int, pool_heads: int,
-                 kernel: str = "plain", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        encoder: int,
+        teacher: int,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp: int,
+        pool_heads: int,
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ):
         self.projector = Dense(encoder, width, rngs=rngs)
         self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
         self.output = Dense(width, teacher, rngs=rngs)
@@ -107,13 +152,27 @@ class GlobalDecoder(nnx.Module):
 class Stage2(nnx.Module):
     """The student encoder with the decoders it trains with; a decoder whose loss is off is not built."""
 
-    def __init__(self, encoder: VideoEncoder, *, teacher_width: int, teacher_heads: int, decoder: dict,
-                 local_loss: bool, global_loss: bool, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        *,
+        teacher_width: int,
+        teacher_heads: int,
+        decoder: dict,
+        local_loss: bool,
+        global_loss: bool,
+        rngs: nnx.Rngs,
+    ):
         self.encoder = encoder
-        width, frames = encoder.temporal_ln.scale.shape[0], encoder.temporal_pos_emb.emb_var.shape[0]
+        width, frames = (
+            encoder.temporal_ln.scale.shape[0],
+            encoder.temporal_pos_emb.emb_var.shape[0],
+        )
         sizes = dict(encoder=width, teacher=teacher_width, kernel=encoder.kernel, **decoder)
         if local_loss:
-            self.local_decoder = LocalDecoder(frames=frames, tokens=encoder.grid**2, **sizes, rngs=rngs)
+            self.local_decoder = LocalDecoder(
+                frames=frames, tokens=encoder.grid**2, **sizes, rngs=rngs
+            )
         if global_loss:
             self.global_decoder = GlobalDecoder(pool_heads=teacher_heads, **sizes, rngs=rngs)
 
@@ -128,9 +187,21 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     return (x / (x.std(1, keepdims=True) + 1e-3)).astype(tokens.dtype)
 
 
-def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ratio: float, shuffle: bool,
-                masked_only: bool, normalise_targets: bool, shuffle_warmup: int = 0, dtype=jnp.float32, key: Array,
-                step: Int[Array, ""] | int):
+def stage2_loss(
+    stage: Stage2,
+    batch: dict,
+    teacher: VideoText,
+    *,
+    mask: str,
+    ratio: float,
+    shuffle: bool,
+    masked_only: bool,
+    normalise_targets: bool,
+    shuffle_warmup: int = 0,
+    dtype=jnp.float32,
+    key: Array,
+    step: Int[Array, ""] | int,
+):
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
@@ -152,7 +223,9 @@ def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, *, mask: str, ra
         local_target = instance_normalise(tokens) if normalise_targets else tokens
         if shuffle and shuffle_warmup:
             shuffle = jnp.minimum(step / shuffle_warmup, 1.0)
-        distance = cosine_distance(stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), local_target)  # B S
+        distance = cosine_distance(
+            stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), local_target
+        )  # B S
         hidden = 1 - jax.nn.one_hot(visible, n).sum(2).reshape(b, -1)  # B S
         masked = (distance * hidden).sum() / hidden.sum()
         local = masked if masked_only else distance.mean()

@@ -33,7 +33,9 @@ def lean(f: Callable) -> Callable:
     return f if jax.default_backend() == "cpu" else jax.checkpoint(f, prevent_cse=False)
 
 
-def affine(x: Float[Array, "*A I"], w: Float[Array, "I O"], b: Float[Array, " O"]) -> Float[Array, "*A O"]:
+def affine(
+    x: Float[Array, "*A I"], w: Float[Array, "I O"], b: Float[Array, " O"]
+) -> Float[Array, "*A O"]:
     """x w + b in the dtype of x, as a product of two matrices: with more axes XLA's backward pass is slower on CPU."""
     y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.shape[-1])
@@ -58,14 +60,20 @@ def attend(
     Raises ValueError for an unknown kernel.
     """
     if kernel != "plain" and kernel not in KERNELS:
-        raise ValueError(f"hardware.attention={kernel} is unknown: one of plain, {', '.join(KERNELS)}")
+        raise ValueError(
+            f"hardware.attention={kernel} is unknown: one of plain, {', '.join(KERNELS)}"
+        )
     *_, heads, queries, _ = q.shape
     if mask is None and kernel != "plain" and q.shape == k.shape and queries % 128 == 0:
         return KERNELS[kernel](q, k, v, cap)
     logits = 4 * heads * queries * k.shape[-2]  # bytes a sequence
     if mask is not None or logits <= LOGITS:
         return lean(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
-    count = next(n for n in range(1, queries + 1) if queries % n == 0 and (logits <= n * LOGITS or n == queries))
+    count = next(
+        n
+        for n in range(1, queries + 1)
+        if queries % n == 0 and (logits <= n * LOGITS or n == queries)
+    )
     pieces = jnp.moveaxis(q.reshape(*q.shape[:-2], count, queries // count, q.shape[-1]), -3, 0)
     piece = jax.checkpoint(lambda q: _plain(q, k, v, cap, None))
     return jnp.moveaxis(jax.lax.map(piece, pieces), 0, -3).reshape(*q.shape[:-1], v.shape[-1])
@@ -89,8 +97,9 @@ def _splash(q, k, v, cap):
 
     *batch, heads, tokens, _ = q.shape
     mask = splash.MultiHeadMask([splash.FullMask((tokens, tokens))] * heads)
-    kernel = splash.make_splash_mha_single_device(mask, attn_logits_soft_cap=cap,
-                                                  interpret=jax.default_backend() != "tpu")
+    kernel = splash.make_splash_mha_single_device(
+        mask, attn_logits_soft_cap=cap, interpret=jax.default_backend() != "tpu"
+    )
     flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
     return jax.vmap(kernel)(*flat).astype(v.dtype).reshape(*batch, heads, tokens, v.shape[-1])
 
@@ -102,9 +111,13 @@ def _import_tokamax() -> ModuleType:
     try:
         import tokamax
     except ImportError as e:
-        raise ImportError("hardware.attention=tokamax needs the package: pip install -e '.[kernels]', or choose "
-                          "hardware.attention=plain") from e
-    logging.getLogger("absl").addFilter(lambda record: "Autotuning cache miss" not in str(record.msg))
+        raise ImportError(
+            "hardware.attention=tokamax needs the package: pip install -e '.[kernels]', or choose "
+            "hardware.attention=plain"
+        ) from e
+    logging.getLogger("absl").addFilter(
+        lambda record: "Autotuning cache miss" not in str(record.msg)
+    )
     return tokamax
 
 
@@ -115,36 +128,50 @@ def _tokamax(q, k, v, cap):
     for another GPU than Hopper or data-centre Blackwell and for float32.
     """
     tokamax = _import_tokamax()
-    flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]  # tokens before heads
+    flat = [
+        jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)
+    ]  # tokens before heads
     kind = "xla" if jax.default_backend() == "cpu" else "mosaic"
     try:
-        y = tokamax.dot_product_attention(*flat, scale=1.0, logits_soft_cap=cap, implementation=kind)
+        y = tokamax.dot_product_attention(
+            *flat, scale=1.0, logits_soft_cap=cap, implementation=kind
+        )
     except NotImplementedError as e:
-        raise ValueError(f"hardware.attention=tokamax cannot work here ({e}): it needs a GPU of compute capability "
-                         "9 or 10 and hardware.dtype=bfloat16; choose hardware.attention=plain") from e
+        raise ValueError(
+            f"hardware.attention=tokamax cannot work here ({e}): it needs a GPU of compute capability "
+            "9 or 10 and hardware.dtype=bfloat16; choose hardware.attention=plain"
+        ) from e
     return jnp.swapaxes(y, 1, 2).reshape(q.shape)
 
 
 def _on_each_device(kernel: Callable) -> Callable:
     """`kernel` on each device's part of the batch: XLA cannot split a kernel by itself."""
+
     def call(q, k, v, cap):
         mesh = jax.sharding.get_abstract_mesh()
         if mesh.empty or mesh.size == 1 or q.shape[0] % mesh.size:
             return kernel(q, k, v, cap)
         split = jax.sharding.PartitionSpec("data")
-        return jax.shard_map(lambda *x: kernel(*x, cap), in_specs=(split,) * 3, out_specs=split, check_vma=False)(q, k, v)
+        return jax.shard_map(
+            lambda *x: kernel(*x, cap), in_specs=(split,) * 3, out_specs=split, check_vma=False
+        )(q, k, v)
 
     return call
 
 
-KERNELS = {"splash": _on_each_device(_splash), "tokamax": _on_each_device(_tokamax)}  # values of hardware.attention, beside plain
+KERNELS = {
+    "splash": _on_each_device(_splash),
+    "tokamax": _on_each_device(_tokamax),
+}  # values of hardware.attention, beside plain
 
 
 class Heads(nnx.Module):
     """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or (D,)."""
 
     def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
-        self.w = nnx.Param(lecun(rngs.params(), (width, heads, size), heads * size if out else width))
+        self.w = nnx.Param(
+            lecun(rngs.params(), (width, heads, size), heads * size if out else width)
+        )
         self.b = nnx.Param(jnp.zeros(width if out else (heads, size)))
 
 
@@ -166,8 +193,17 @@ class Attention(nnx.Module):
     of all heads together; the released video-text pooler uses four times the model width).
     """
 
-    def __init__(self, width: int, heads: int, *, inner: int | None = None, scale: bool = False,
-                 cap: float | None = None, kernel: str = "plain", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        *,
+        inner: int | None = None,
+        scale: bool = False,
+        cap: float | None = None,
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ):
         size = (inner or width) // heads
         self.query = Heads(width, heads, size, rngs=rngs)
         self.key = Heads(width, heads, size, rngs=rngs)
@@ -177,8 +213,9 @@ class Attention(nnx.Module):
             self.per_dim_scale = PerDimScale(size)
         self.cap, self.kernel = cap, kernel
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
-                 ) -> Float[Array, "*A N D"]:
+    def __call__(
+        self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
+    ) -> Float[Array, "*A N D"]:
         """Self-attention, with one fused projection to queries, keys and values.
 
         With a mask of 3N keys, x is a row of groups (axis -3) of N tokens, and the keys of a group are those of the
@@ -191,7 +228,12 @@ class Attention(nnx.Module):
         y = affine(x, w, b).reshape(*x.shape[:-1], 3, heads, size)
         q, k, v = (jnp.swapaxes(y[..., i, :, :], -2, -3) for i in range(3))  # each A K N H
         if mask is not None and mask.shape[-1] == 3 * x.shape[-2]:
-            k, v = (jnp.concatenate([jnp.roll(z, 1, axis=-4), z, jnp.roll(z, -1, axis=-4)], axis=-2) for z in (k, v))
-        y = attend(q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask, kernel=self.kernel)
+            k, v = (
+                jnp.concatenate([jnp.roll(z, 1, axis=-4), z, jnp.roll(z, -1, axis=-4)], axis=-2)
+                for z in (k, v)
+            )
+        y = attend(
+            q * jnp.asarray(size**-0.5, q.dtype), k, v, cap=self.cap, mask=mask, kernel=self.kernel
+        )
         y = jnp.swapaxes(y, -2, -3).reshape(*x.shape[:-1], heads * size)
         return affine(y, self.post.w[...].reshape(width, heads * size).T, self.post.b[...])

@@ -35,16 +35,26 @@ class Released(NamedTuple):
 # Official configuration names. Source: google-deepmind/videoprism, models.py; parameters as its README rounds them.
 RELEASED = {
     "videoprism_public_v1_base": Released(
-        "base", 114_365_184, "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"),
+        "base", 114_365_184, "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"
+    ),
     "videoprism_public_v1_large": Released(
-        "large", 353_965_056, "google/videoprism-large-f8r288", "flax_large_f8r288_repeated.npz"),
+        "large", 353_965_056, "google/videoprism-large-f8r288", "flax_large_f8r288_repeated.npz"
+    ),
     "videoprism_v1_giant": Released("giant", 1_112_755_072),
     "videoprism_lvt_public_v1_base": Released(
-        "lvt_base", 247_623_424, "google/videoprism-lvt-base-f16r288", "flax_lvt_base_f16r288_repeated.npz"),
+        "lvt_base",
+        247_623_424,
+        "google/videoprism-lvt-base-f16r288",
+        "flax_lvt_base_f16r288_repeated.npz",
+    ),
     "videoprism_lvt_public_v1_large": Released(
-        "lvt_large", 579_877_120, "google/videoprism-lvt-large-f8r288", "flax_lvt_large_f8r288_repeated.npz"),
+        "lvt_large",
+        579_877_120,
+        "google/videoprism-lvt-large-f8r288",
+        "flax_lvt_large_f8r288_repeated.npz",
+    ),
     "videoprism_lvt_v1_giant": Released("lvt_giant", 1_621_074_016),
-}  # fmt: skip
+}
 
 
 class CheckpointError(ValueError):
@@ -71,8 +81,12 @@ def save(model: nnx.Module, path: Path) -> None:
         return  # the first process of a pod writes
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:  # a file of today has the bytes of one of tomorrow: savez stamps no time
-        np.savez(file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())})
+    with temporary.open(
+        "wb"
+    ) as file:  # a file of today has the bytes of one of tomorrow: savez stamps no time
+        np.savez(
+            file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())}
+        )
     os.replace(temporary, path)
 
 
@@ -80,12 +94,22 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file")
+        raise CheckpointError(
+            f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file"
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile, EOFError) as error:  # TypeError: an .npy file
-        raise CheckpointError(f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again") from None
+    except (
+        ValueError,
+        TypeError,
+        OSError,
+        zipfile.BadZipFile,
+        EOFError,
+    ) as error:  # TypeError: an .npy file
+        raise CheckpointError(
+            f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again"
+        ) from None
 
 
 def digest(weights: dict[str, np.ndarray]) -> str:
@@ -104,11 +128,15 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     come from the arrays. A released file is fetched once and kept in the cache of huggingface_hub (HF_HOME);
     HF_HUB_OFFLINE=1 forbids fetching. Raises CheckpointError: unknown name, no network, unreadable or another file.
     """
-    names = {value.repository or key: key for key, value in RELEASED.items()} | {key: key for key in RELEASED}
+    names = {value.repository or key: key for key, value in RELEASED.items()} | {
+        key: key for key in RELEASED
+    }
     if str(name) not in names:
         if Path(name).suffix != ".npz" and not Path(name).is_file():
-            raise CheckpointError(f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
-                                  f"of {', '.join(names)}")
+            raise CheckpointError(
+                f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
+                f"of {', '.join(names)}"
+            )
         return build(read(name), name=str(name))
     released = RELEASED[names[str(name)]]
     path = _fetch(released, str(name))
@@ -116,9 +144,14 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     found, wanted = infer(weights, name=path), sizes(released)
     count = sum(value.size for value in weights.values())
     if found != wanted or count != released.parameters:
-        differ = [f"{key} is {found.get(key)} instead of {wanted.get(key)}" for key in sorted({*found, *wanted})
-                  if found.get(key) != wanted.get(key)] + [f"{count:,} parameters instead of {released.parameters:,}"]
-        raise CheckpointError(f"{path} is not {name} ({differ[0]}): delete this file and load again")
+        differ = [
+            f"{key} is {found.get(key)} instead of {wanted.get(key)}"
+            for key in sorted({*found, *wanted})
+            if found.get(key) != wanted.get(key)
+        ] + [f"{count:,} parameters instead of {released.parameters:,}"]
+        raise CheckpointError(
+            f"{path} is not {name} ({differ[0]}): delete this file and load again"
+        )
     return build(weights, name=path)
 
 
@@ -126,19 +159,28 @@ def _fetch(released: Released, name: str) -> str:
     """The path of a released file in the cache of huggingface_hub, fetched if it is not there."""
     repository, file = released.repository, released.file
     if repository is None:
-        raise CheckpointError(f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)")
-    from huggingface_hub import constants, hf_hub_download  # here: takes a second, and only this function needs it
+        raise CheckpointError(
+            f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)"
+        )
+    from huggingface_hub import (
+        constants,
+        hf_hub_download,
+    )  # here: takes a second, and only this function needs it
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
         return hf_hub_download(repository, file)
     except (OSError, EntryNotFoundError) as error:
         if constants.HF_HUB_OFFLINE:
-            raise CheckpointError(f"{file} of {repository} is not in the Hugging Face cache and HF_HUB_OFFLINE forbids "
-                                  "fetching it: unset it once, or give the path of the file") from None
+            raise CheckpointError(
+                f"{file} of {repository} is not in the Hugging Face cache and HF_HUB_OFFLINE forbids "
+                "fetching it: unset it once, or give the path of the file"
+            ) from None
         why = str(error).strip().partition("\n")[0]
-        raise CheckpointError(f"{file} of {repository} cannot be fetched ({why}): check the network, or fetch it elsewhere "
-                              "and give its path") from None
+        raise CheckpointError(
+            f"{file} of {repository} cannot be fetched ({why}): check the network, or fetch it elsewhere "
+            "and give its path"
+        ) from None
 
 
 def sizes(released: Released) -> dict[str, int | str]:
@@ -147,7 +189,11 @@ def sizes(released: Released) -> dict[str, int | str]:
     wanted = {key: chosen[key] for key in VISION}
     if released.sizes.startswith("lvt"):
         wanted |= {key: chosen[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
-        wanted |= {"text_mlp": 4 * chosen["width"], "text_norm": chosen.get("text_norm", "pre"), "vocabulary": VOCABULARY}
+        wanted |= {
+            "text_mlp": 4 * chosen["width"],
+            "text_norm": chosen.get("text_norm", "pre"),
+            "vocabulary": VOCABULARY,
+        }
     return wanted
 
 
@@ -155,16 +201,23 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[
     """The sizes of the model that the arrays are of, under the names of `conf/model`; `vocabulary` and `text_mlp` if it
     has a text encoder, `classes` if it is a classifier. Raises CheckpointError when an array that says so is missing.
     """
+
     def shape(key: str, axes: int) -> tuple[int, ...]:
         value = weights.get(f"params/{key}")
         if value is None or value.ndim != axes:
-            raise CheckpointError(f"{name} holds no VideoPrism model: it has no array params/{key} of {axes} axes; "
-                                  "give a file in the released layout")
+            raise CheckpointError(
+                f"{name} holds no VideoPrism model: it has no array params/{key} of {axes} axes; "
+                "give a file in the released layout"
+            )
         return value.shape
 
     def stack(key: str) -> dict[str, int]:
         layers, _, heads, _ = shape(f"{key}/x_layers/self_attention/query/w", 4)
-        return {"layers": layers, "heads": heads, "mlp": shape(f"{key}/x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2]}
+        return {
+            "layers": layers,
+            "heads": heads,
+            "mlp": shape(f"{key}/x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2],
+        }
 
     starts = {key.split("/")[1] for key in weights if key.count("/") > 1}
     root = next((f"{part}/" for part in ("vision_encoder", "encoder") if part in starts), "")
@@ -172,36 +225,59 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[
     places = shape(f"{root}spatial_pos_emb/emb_var", 2)[0]
     patch, grid = isqrt(values // 3), isqrt(places)
     if 3 * patch**2 != values or grid**2 != places:
-        raise CheckpointError(f"{name} is of another model: patches of {values} values and tables of {places} places are "
-                              "not those of square RGB patches in square frames")
+        raise CheckpointError(
+            f"{name} is of another model: patches of {values} values and tables of {places} places are "
+            "not those of square RGB patches in square frames"
+        )
     space = stack(f"{root}spatial_encoder/transformers_stack")
-    found = {"patch": patch, "size": grid * patch, "frames": shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
-             "width": width, "spatial_layers": space["layers"], "heads": space["heads"], "mlp": space["mlp"],
-             "temporal_layers": stack(f"{root}temporal_encoder/transformers_stack")["layers"]}
+    found = {
+        "patch": patch,
+        "size": grid * patch,
+        "frames": shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
+        "width": width,
+        "spatial_layers": space["layers"],
+        "heads": space["heads"],
+        "mlp": space["mlp"],
+        "temporal_layers": stack(f"{root}temporal_encoder/transformers_stack")["layers"],
+    }
     if root == "vision_encoder/":
         text = stack("text_encoder/unimodal_transformer")
         _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
         hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
-        found |= {"text_layers": text["layers"], "text_mlp": text["mlp"], "text_norm": "primer_hybrid" if hybrid else "pre",
-                  "vocabulary": shape("text_encoder/token_emb/emb_var", 2)[0], "pooler_inner": heads * size,
-                  "aux_layers": stack("auxiliary_encoder/transformers_stack")["layers"] if "auxiliary_encoder" in starts else 0}
+        found |= {
+            "text_layers": text["layers"],
+            "text_mlp": text["mlp"],
+            "text_norm": "primer_hybrid" if hybrid else "pre",
+            "vocabulary": shape("text_encoder/token_emb/emb_var", 2)[0],
+            "pooler_inner": heads * size,
+            "aux_layers": stack("auxiliary_encoder/transformers_stack")["layers"]
+            if "auxiliary_encoder" in starts
+            else 0,
+        }
     elif root:
         found["classes"] = shape("projection/linear/kernel", 2)[1]
     return found
 
 
-def build(weights: dict[str, np.ndarray], *, name: str = "the weights") -> VideoEncoder | VideoText | VideoClassifier:
+def build(
+    weights: dict[str, np.ndarray], *, name: str = "the weights"
+) -> VideoEncoder | VideoText | VideoClassifier:
     """The model that the arrays are of, with them as its parameters.
 
     Names, shapes and kinds of number are compared completely first: CheckpointError names what is missing, left over,
     of another shape or no float.
     """
     found = infer(weights, name=name)
-    stray = sorted(key for key, value in weights.items()
-                   if not key.startswith("params/") or not np.issubdtype(value.dtype, np.floating))
+    stray = sorted(
+        key
+        for key, value in weights.items()
+        if not key.startswith("params/") or not np.issubdtype(value.dtype, np.floating)
+    )
     if stray:
-        raise CheckpointError(f"{name} is of another model: {stray[0]} ({weights[stray[0]].dtype}) is not a float array "
-                              "under params/; give a file in the released layout")
+        raise CheckpointError(
+            f"{name} is of another model: {stray[0]} ({weights[stray[0]].dtype}) is not a float array "
+            "under params/; give a file in the released layout"
+        )
     model = shapes(found)
     assign(model, weights, name=name)
     return model
@@ -213,10 +289,19 @@ def shapes(found: dict[str, int | str]) -> VideoEncoder | VideoText | VideoClass
 
     def make() -> nnx.Module:
         if "vocabulary" in found:
-            text = dict(vocabulary=found["vocabulary"], layers=found["text_layers"], mlp=found["text_mlp"],
-                        norm=found["text_norm"])
-            return VideoText(vision=vision, text=text, aux_layers=found["aux_layers"],
-                             pooler_inner=found["pooler_inner"], rngs=nnx.Rngs(0))
+            text = dict(
+                vocabulary=found["vocabulary"],
+                layers=found["text_layers"],
+                mlp=found["text_mlp"],
+                norm=found["text_norm"],
+            )
+            return VideoText(
+                vision=vision,
+                text=text,
+                aux_layers=found["aux_layers"],
+                pooler_inner=found["pooler_inner"],
+                rngs=nnx.Rngs(0),
+            )
         if "classes" in found:
             return VideoClassifier(vision=vision, classes=found["classes"], rngs=nnx.Rngs(0))
         return VideoEncoder(**vision, rngs=nnx.Rngs(0))
@@ -224,7 +309,13 @@ def shapes(found: dict[str, int | str]) -> VideoEncoder | VideoText | VideoClass
     return nnx.eval_shape(make)
 
 
-def assign(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "params", name: str = "the weights") -> None:
+def assign(
+    model: nnx.Module,
+    weights: dict[str, np.ndarray],
+    *,
+    prefix: str = "params",
+    name: str = "the weights",
+) -> None:
     """Set every parameter of `model` from `weights[prefix/...]`, in place.
 
     `prefix` picks a part, e.g. `params/vision_encoder`. Names and shapes are compared completely before anything is
@@ -232,15 +323,24 @@ def assign(model: nnx.Module, weights: dict[str, np.ndarray], *, prefix: str = "
     """
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     want = {"/".join(map(str, path)): path for path in flat}
-    have = {k[len(prefix) + 1:]: v for k, v in weights.items() if k.startswith(prefix + "/")}
+    have = {k[len(prefix) + 1 :]: v for k, v in weights.items() if k.startswith(prefix + "/")}
     missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
     shapes = [k for k in want.keys() & have.keys() if flat[want[k]].shape != have[k].shape]
     for what, keys in (("lacks", missing), ("has unknown", extra)):
         if keys:
-            raise CheckpointError(f"{name} is of another model: it {what} {keys[0]} (and {len(keys) - 1} more); "
-                                  "choose the model= it was trained with")
+            raise CheckpointError(
+                f"{name} is of another model: it {what} {keys[0]} (and {len(keys) - 1} more); "
+                "choose the model= it was trained with"
+            )
     if shapes:
         k = sorted(shapes)[0]
-        raise CheckpointError(f"{name} is of another size: {k} has shape {have[k].shape} and the model wants "
-                              f"{flat[want[k]].shape}; choose the model= it was trained with")
-    nnx.update(model, nnx.from_flat_state([(path, flat[path].replace(jnp.asarray(have[k]))) for k, path in want.items()]))
+        raise CheckpointError(
+            f"{name} is of another size: {k} has shape {have[k].shape} and the model wants "
+            f"{flat[want[k]].shape}; choose the model= it was trained with"
+        )
+    nnx.update(
+        model,
+        nnx.from_flat_state(
+            [(path, flat[path].replace(jnp.asarray(have[k]))) for k, path in want.items()]
+        ),
+    )

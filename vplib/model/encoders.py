@@ -22,10 +22,14 @@ def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T 
     """
     b, t, h, w, c = video.shape
     if h % patch or w % patch:
-        raise ValueError(f"video frames of {h}x{w} pixels do not divide into {patch}-pixel patches: "
-                         f"resize to multiples of {patch}, for example {h // patch * patch}x{w // patch * patch}")
+        raise ValueError(
+            f"video frames of {h}x{w} pixels do not divide into {patch}-pixel patches: "
+            f"resize to multiples of {patch}, for example {h // patch * patch}x{w // patch * patch}"
+        )
     x = video.reshape(b, t, h // patch, patch, w // patch, patch, c)
-    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(b, t, (h // patch) * (w // patch), patch * patch * c)
+    return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
+        b, t, (h // patch) * (w // patch), patch * patch * c
+    )
 
 
 class Embedding(nnx.Module):
@@ -57,8 +61,21 @@ class VideoEncoder(nnx.Module):
     temporal table; other resolutions and frame counts interpolate the tables bilinearly. `kernel` is that of `layers.attend`.
     """
 
-    def __init__(self, *, patch: int, size: int, frames: int, width: int, spatial_layers: int, temporal_layers: int,
-                 heads: int, mlp: int, remat: bool = False, kernel: str = "plain", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        patch: int,
+        size: int,
+        frames: int,
+        width: int,
+        spatial_layers: int,
+        temporal_layers: int,
+        heads: int,
+        mlp: int,
+        remat: bool = False,
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ):
         grid = size // patch
         self.patch_projection = Dense(patch * patch * 3, width, rngs=rngs)
         # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes [0, 1], whose common
@@ -67,15 +84,20 @@ class VideoEncoder(nnx.Module):
         linear.kernel[...] *= 4
         linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
         self.spatial_pos_emb = Embedding(grid * grid, width, fan_in=grid * grid, rngs=rngs)
-        self.spatial_encoder = Transformer(spatial_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs)
+        self.spatial_encoder = Transformer(
+            spatial_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs
+        )
         self.spatial_ln = LayerNorm(width)
         self.temporal_pos_emb = Embedding(frames, width, fan_in=frames, rngs=rngs)
-        self.temporal_encoder = Transformer(temporal_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs)
+        self.temporal_encoder = Transformer(
+            temporal_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs
+        )
         self.temporal_ln = LayerNorm(width)
         self.patch, self.grid, self.kernel = patch, grid, kernel
 
-    def positions(self, frames: int, rows: int, columns: int, *, crop: bool = False
-                  ) -> tuple[Float[Array, "N D"], Float[Array, "T D"]]:
+    def positions(
+        self, frames: int, rows: int, columns: int, *, crop: bool = False
+    ) -> tuple[Float[Array, "N D"], Float[Array, "T D"]]:
         """Space and time tables at the asked shape; `crop` takes the first `frames` time entries instead of resizing.
 
         Cropping is what the paper does for images in training (one-frame videos); interpolation is the released code's.
@@ -83,15 +105,24 @@ class VideoEncoder(nnx.Module):
         space, time = self.spatial_pos_emb.emb_var[...], self.temporal_pos_emb.emb_var[...]
         if (rows, columns) != (self.grid, self.grid):
             square = space.reshape(self.grid, self.grid, -1)
-            space = jax.image.resize(square, (rows, columns, space.shape[1]), "bilinear").reshape(rows * columns, -1)
+            space = jax.image.resize(square, (rows, columns, space.shape[1]), "bilinear").reshape(
+                rows * columns, -1
+            )
         if crop:
             time = time[:frames]
         elif frames != time.shape[0]:
             time = jax.image.resize(time, (frames, time.shape[1]), "bilinear")
         return space, time
 
-    def __call__(self, video: Float[Array, "B T H W 3"], *, visible: Int[Array, "B *R V"] | None = None,
-                 paddings: Float[Array, "B T"] | None = None, crop: bool = False, features: bool = False):
+    def __call__(
+        self,
+        video: Float[Array, "B T H W 3"],
+        *,
+        visible: Int[Array, "B *R V"] | None = None,
+        paddings: Float[Array, "B T"] | None = None,
+        crop: bool = False,
+        features: bool = False,
+    ):
         """Tokens (B, S, D) of `video` in [0, 1]; with `visible`, only those tokens enter the encoder.
 
         `visible` (B, V): the same places in every frame (a tube), S = T*V. `visible` (B, T, V): V places of each
@@ -106,13 +137,21 @@ class VideoEncoder(nnx.Module):
         rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
         space, time = self.positions(t, rows, columns, crop=crop)
         place = None
-        if visible is not None:  # select raw pixels: needs no gradient, so masking saves the backward pass as well
-            place = visible if visible.ndim == 3 else jnp.broadcast_to(visible[:, None], (b, t, visible.shape[-1]))
+        if (
+            visible is not None
+        ):  # select raw pixels: needs no gradient, so masking saves the backward pass as well
+            place = (
+                visible
+                if visible.ndim == 3
+                else jnp.broadcast_to(visible[:, None], (b, t, visible.shape[-1]))
+            )
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
         x = self.patch_projection(x)
         x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
         keep = None if paddings is None else (paddings == 0)[:, :, None]  # B T 1
-        x = self.spatial_encoder(x, *_padding(keep))  # all tokens of a padded frame are padding: uniform attention
+        x = self.spatial_encoder(
+            x, *_padding(keep)
+        )  # all tokens of a padded frame are padding: uniform attention
         x = self.spatial_ln(x)
         spatial = x.reshape(b, -1, x.shape[-1])
 
@@ -126,8 +165,12 @@ class VideoEncoder(nnx.Module):
         x = self.temporal_ln(x)
         return (x, {"spatial_features": spatial}) if features else x
 
-    def _by_place(self, x: Float[Array, "B T V D"], place: Int[Array, "B T V"], keep: Bool[Array, "B T"] | None
-                  ) -> Float[Array, "B S D"]:
+    def _by_place(
+        self,
+        x: Float[Array, "B T V D"],
+        place: Int[Array, "B T V"],
+        keep: Bool[Array, "B T"] | None,
+    ) -> Float[Array, "B S D"]:
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
         Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens are sorted by place: those
@@ -139,7 +182,9 @@ class VideoEncoder(nnx.Module):
             place, x = place.reshape(b, 1, t * v), x.reshape(b, t * v, d)
             if keep is not None:
                 keep = jnp.repeat(keep, v, axis=1)
-            key = place if keep is None else jnp.where(keep[:, None], place, -1)  # a padded frame is no key
+            key = (
+                place if keep is None else jnp.where(keep[:, None], place, -1)
+            )  # a padded frame is no key
             return self.temporal_encoder(x, place[..., None] == key[:, :, None], keep)
         flat = place.reshape(b, t * v)
         order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
@@ -167,19 +212,32 @@ def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
 class TextEncoder(nnx.Module):
     """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose output is the embedding."""
 
-    def __init__(self, *, vocabulary: int, width: int, layers: int, heads: int, mlp: int, norm: str = "pre",
-                 remat: bool = False, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        vocabulary: int,
+        width: int,
+        layers: int,
+        heads: int,
+        mlp: int,
+        norm: str = "pre",
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
         self.token_emb = Embedding(vocabulary, width, fan_in=width, rngs=rngs)
         self.cls_emb = nnx.Param(jax.random.normal(rngs.params(), (1, 1, width)) * width**-0.5)
-        self.unimodal_transformer = Stack(layers, width, heads, mlp, activation=jax.nn.relu, norm=norm, remat=remat,
-                                          rngs=rngs)
+        self.unimodal_transformer = Stack(
+            layers, width, heads, mlp, activation=jax.nn.relu, norm=norm, remat=remat, rngs=rngs
+        )
         self.unimodal_ln = LayerNorm(width)
 
     def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Embedding of token ids; `keep` is False at padding. The class token sits after the padding, as released."""
         table = self.token_emb.emb_var[...]
         b, l = ids.shape
-        x = one_hot_rows(table, ids) if table.shape[0] <= 4096 else table[ids]  # a big table: a gather is cheaper
+        x = (
+            one_hot_rows(table, ids) if table.shape[0] <= 4096 else table[ids]
+        )  # a big table: a gather is cheaper
         x = x * table.shape[1] ** 0.5 + sinusoids(l, table.shape[1])
         cls = jnp.broadcast_to(self.cls_emb[...] * table.shape[1] ** 0.5, (b, 1, table.shape[1]))
         x = jnp.concatenate([x, cls], axis=1)  # B L+1 D
@@ -188,7 +246,16 @@ class TextEncoder(nnx.Module):
         return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
 
 
-VISION = ("patch", "size", "frames", "width", "spatial_layers", "temporal_layers", "heads", "mlp")  # of a conf/model file
+VISION = (
+    "patch",
+    "size",
+    "frames",
+    "width",
+    "spatial_layers",
+    "temporal_layers",
+    "heads",
+    "mlp",
+)  # of a conf/model file
 
 
 def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
@@ -200,23 +267,50 @@ def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 class VideoText(nnx.Module):
     """Video encoder, optional auxiliary layers, attention pooler and text encoder; unit-length embeddings, no projections."""
 
-    def __init__(self, *, vision: dict, text: dict, aux_layers: int, pooler_inner: int | None = None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        vision: dict,
+        text: dict,
+        aux_layers: int,
+        pooler_inner: int | None = None,
+        rngs: nnx.Rngs,
+    ):
         width, heads, mlp = vision["width"], vision["heads"], vision["mlp"]
         self.vision_encoder = VideoEncoder(**vision, rngs=rngs)
         if aux_layers:
-            self.auxiliary_encoder = Transformer(aux_layers, width, heads, mlp, kernel=vision.get("kernel", "plain"), rngs=rngs)
+            self.auxiliary_encoder = Transformer(
+                aux_layers, width, heads, mlp, kernel=vision.get("kernel", "plain"), rngs=rngs
+            )
         self.contrastive_vision_pooler = AttentionPool(width, heads, inner=pooler_inner, rngs=rngs)
         self.text_encoder = TextEncoder(width=width, heads=heads, **text, rngs=rngs)
 
     @classmethod
-    def from_sizes(cls, sizes: Mapping, *, vocabulary: int, remat: bool = False, kernel: str = "plain",
-                   rngs: nnx.Rngs) -> "VideoText":
+    def from_sizes(
+        cls,
+        sizes: Mapping,
+        *,
+        vocabulary: int,
+        remat: bool = False,
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ) -> "VideoText":
         """The model of a `conf/model` file, with a text table of `vocabulary` pieces."""
         vision = {key: sizes[key] for key in VISION}
-        text = dict(vocabulary=vocabulary, layers=sizes["text_layers"], mlp=4 * sizes["width"],
-                    norm=sizes.get("text_norm", "pre"), remat=remat)
-        return cls(vision=vision | {"remat": remat, "kernel": kernel}, text=text, aux_layers=sizes["aux_layers"],
-                   pooler_inner=sizes["pooler_inner"], rngs=rngs)
+        text = dict(
+            vocabulary=vocabulary,
+            layers=sizes["text_layers"],
+            mlp=4 * sizes["width"],
+            norm=sizes.get("text_norm", "pre"),
+            remat=remat,
+        )
+        return cls(
+            vision=vision | {"remat": remat, "kernel": kernel},
+            text=text,
+            aux_layers=sizes["aux_layers"],
+            pooler_inner=sizes["pooler_inner"],
+            rngs=rngs,
+        )
 
     def attend(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A S D"]:
         """The auxiliary layers, where the model has any."""
@@ -241,8 +335,10 @@ class VideoText(nnx.Module):
         tokens, features = self.vision_encoder(video, features=True, **kwargs)
         b, t = video.shape[:2]
         frames = self.attend(tokens).reshape(b, t, -1, tokens.shape[-1])
-        return features | {"spatiotemporal_features": tokens,
-                           "frame_embeddings": normalise(self.contrastive_vision_pooler(frames))}
+        return features | {
+            "spatiotemporal_features": tokens,
+            "frame_embeddings": normalise(self.contrastive_vision_pooler(frames)),
+        }
 
     def encode_text(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Unit-length text embeddings."""
@@ -266,7 +362,10 @@ class VideoClassifier(nnx.Module):
         encoder, `global_embeddings` (B D) of the pooler.
         """
         tokens, features = self.encoder(video, features=True, **kwargs)
-        return features | {"spatiotemporal_features": tokens, "global_embeddings": self.atten_pooler(tokens)}
+        return features | {
+            "spatiotemporal_features": tokens,
+            "global_embeddings": self.atten_pooler(tokens),
+        }
 
 
 def pixels(video: UInt8[Array, "B T H W 3"], dtype=jnp.float32) -> Float[Array, "B T H W 3"]:

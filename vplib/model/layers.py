@@ -41,7 +41,9 @@ class Dense(nnx.Module):
     """Affine map with the released nesting `linear/{kernel,bias}`."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(inputs, outputs, kernel_init=lambda k, s, d: lecun(k, s, s[0]).astype(d), rngs=rngs)
+        self.linear = nnx.Linear(
+            inputs, outputs, kernel_init=lambda k, s, d: lecun(k, s, s[0]).astype(d), rngs=rngs
+        )
 
     def __call__(self, x: Float[Array, "*A I"]) -> Float[Array, "*A O"]:
         return affine(x, self.linear.kernel[...], self.linear.bias[...])
@@ -49,6 +51,7 @@ class Dense(nnx.Module):
 
 def gelu(x: Array) -> Array:
     """Exact GELU, of the vision stacks, in float32. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
+
     def exact(x):
         y = x.astype(jnp.float32)
         return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
@@ -64,7 +67,9 @@ def add_norms(module: nnx.Module, width: int, norm: str) -> None:
         module.layer_norm = LayerNorm(width)
 
 
-def branch(module: nnx.Module, transform: Callable, x: Float[Array, "*A N D"]) -> Float[Array, "*A N D"]:
+def branch(
+    module: nnx.Module, transform: Callable, x: Float[Array, "*A N D"]
+) -> Float[Array, "*A N D"]:
     """transform(x) between the norms that `module` has."""
     if hasattr(module, "post_layer_norm"):
         return module.post_layer_norm(transform(module.pre_layer_norm(x)))
@@ -74,14 +79,19 @@ def branch(module: nnx.Module, transform: Callable, x: Float[Array, "*A N D"]) -
 class FeedForward(nnx.Module):
     """Pre-LN two-layer MLP with its residual."""
 
-    def __init__(self, width: int, hidden: int, activation: Callable, *, norm: str = "pre", rngs: nnx.Rngs):
+    def __init__(
+        self, width: int, hidden: int, activation: Callable, *, norm: str = "pre", rngs: nnx.Rngs
+    ):
         add_norms(self, width, norm)
         self.ffn_layer1 = Dense(width, hidden, rngs=rngs)
         self.ffn_layer2 = Dense(hidden, width, rngs=rngs)
         self.activation = activation
 
-    def __call__(self, x: Float[Array, "*A N D"], keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+    def __call__(
+        self, x: Float[Array, "*A N D"], keep: Bool[Array, "*#A #N"] | None = None
+    ) -> Float[Array, "*A N D"]:
         """Tokens that are not kept (padding) pass through, as released."""
+
         def mlp(x):
             y = self.ffn_layer2(self.activation(self.ffn_layer1(x)))
             return y if keep is None else jnp.where(keep[..., None], y, 0)
@@ -92,30 +102,52 @@ class FeedForward(nnx.Module):
 class Block(nnx.Module):
     """Pre-LN transformer block: attention and MLP, each with its residual."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, activation: Callable = gelu,
-                 cap: float | None = LOGIT_CAP, norm: str = "pre", kernel: str = "plain", rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        activation: Callable = gelu,
+        cap: float | None = LOGIT_CAP,
+        norm: str = "pre",
+        kernel: str = "plain",
+        rngs: nnx.Rngs,
+    ):
         add_norms(self, width, norm)
         self.self_attention = Attention(width, heads, cap=cap, kernel=kernel, rngs=rngs)
         self.ff_layer = FeedForward(width, hidden, activation, norm=norm, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
-                 keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+    def __call__(
+        self,
+        x: Float[Array, "*A N D"],
+        mask: Bool[Array, "*#A #K #N #M"] | None = None,
+        keep: Bool[Array, "*#A #N"] | None = None,
+    ) -> Float[Array, "*A N D"]:
         x = x + branch(self, lambda y: self.self_attention(y, mask=mask), x)
         return self.ff_layer(x, keep)
 
 
-def in_groups(block: Block, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None,
-              keep: Bool[Array, "*#A #N"] | None) -> Float[Array, "*A N D"]:
+def in_groups(
+    block: Block,
+    x: Float[Array, "*A N D"],
+    mask: Bool[Array, "*#A #K #N #M"] | None,
+    keep: Bool[Array, "*#A #N"] | None,
+) -> Float[Array, "*A N D"]:
     """block(x, mask, keep), on CPU for a few sequences at a time.
 
     Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in the cache is a
     third faster at the released base size; accelerators have no such cache and want all the work at once.
     """
-    tied = 2 if mask is None or mask.shape[-1] != 3 * x.shape[-2] else 3  # axes within which tokens see each other
+    tied = (
+        2 if mask is None or mask.shape[-1] != 3 * x.shape[-2] else 3
+    )  # axes within which tokens see each other
     free, inner = x.shape[:-tied], x.shape[-tied:-1]
     count, hidden = math.prod(free), block.ff_layer.ffn_layer1.linear.kernel.shape[-1]
     bytes_each = math.prod(inner) * hidden * x.dtype.itemsize
-    groups = next((g for g in range(1, count) if count % g == 0 and count // g * bytes_each <= CACHE), count)
+    groups = next(
+        (g for g in range(1, count) if count % g == 0 and count // g * bytes_each <= CACHE), count
+    )
     if groups == 1 or jax.default_backend() != "cpu":
         return block(x, mask, keep)
     rows = {"x": x}
@@ -123,7 +155,10 @@ def in_groups(block: Block, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K
         rows["mask"] = jnp.broadcast_to(mask, (*x.shape[:-2], *mask.shape[-3:]))
     if keep is not None:
         rows["keep"] = jnp.broadcast_to(keep, x.shape[:-1])
-    rows = {name: row.reshape(groups, count // groups, *row.shape[len(free):]) for name, row in rows.items()}
+    rows = {
+        name: row.reshape(groups, count // groups, *row.shape[len(free) :])
+        for name, row in rows.items()
+    }
     return jax.lax.map(lambda row: block(**row), rows).reshape(x.shape)
 
 
@@ -134,14 +169,29 @@ class Stack(nnx.Module):
     an accelerator runs the blocks unrolled, which spares the copies into and out of a loop's stacked arrays (LOG.md).
     """
 
-    def __init__(self, layers: int, width: int, heads: int, hidden: int, *, remat: bool = False, rngs: nnx.Rngs,
-                 **block):
+    def __init__(
+        self,
+        layers: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        *,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+        **block,
+    ):
         keys = jax.random.split(rngs.params(), layers)
-        self.x_layers = jax.vmap(lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block))(keys)
+        self.x_layers = jax.vmap(
+            lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block)
+        )(keys)
         self.remat = remat
 
-    def __call__(self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None,
-                 keep: Bool[Array, "*#A #N"] | None = None) -> Float[Array, "*A N D"]:
+    def __call__(
+        self,
+        x: Float[Array, "*A N D"],
+        mask: Bool[Array, "*#A #K #N #M"] | None = None,
+        keep: Bool[Array, "*#A #N"] | None = None,
+    ) -> Float[Array, "*A N D"]:
         accelerated = jax.default_backend() != "cpu"
 
         def step(x, block):
@@ -152,7 +202,9 @@ class Stack(nnx.Module):
             return in_groups(block, x, mask, keep), None
 
         unroll = accelerated and not self.remat
-        return jax.lax.scan(jax.checkpoint(step) if self.remat else step, x, self.x_layers, unroll=unroll)[0]
+        return jax.lax.scan(
+            jax.checkpoint(step) if self.remat else step, x, self.x_layers, unroll=unroll
+        )[0]
 
 
 class AttentionPool(nnx.Module):
@@ -169,7 +221,10 @@ class AttentionPool(nnx.Module):
         Exact (the key bias is the same for all tokens, which softmax ignores) and cheaper by the head size.
         """
         pool = self.pooling_attention
-        query = jnp.einsum("d,dkh->kh", self.pooling_attention_query[...][0], pool.query.w[...]) + pool.query.b[...]
+        query = (
+            jnp.einsum("d,dkh->kh", self.pooling_attention_query[...][0], pool.query.w[...])
+            + pool.query.b[...]
+        )
         probe = jnp.einsum("kh,dkh->dk", query * pool.per_dim_scale(), pool.key.w[...])
         logits = jnp.matmul(x, probe.astype(x.dtype), preferred_element_type=jnp.float32)  # A N K
         weights = jax.nn.softmax(logits, axis=-2).astype(x.dtype)
@@ -185,7 +240,9 @@ def one_hot_rows(table: Float[Array, "N D"], index: Int[Array, "*A"]) -> Float[A
 
 
 @jax.custom_vjp
-def permute(x: Float[Array, "B S D"], order: Int[Array, "B S"], inverse: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+def permute(
+    x: Float[Array, "B S D"], order: Int[Array, "B S"], inverse: Int[Array, "B S"]
+) -> Float[Array, "B S D"]:
     """x[b, order[b, s]]; `inverse` is the inverse permutation.
 
     The gradient is a gather by the inverse: the default one is a serial scatter on CPU and costs more than a block.
@@ -193,5 +250,7 @@ def permute(x: Float[Array, "B S D"], order: Int[Array, "B S"], inverse: Int[Arr
     return jnp.take_along_axis(x, order[..., None], axis=1)
 
 
-permute.defvjp(lambda x, order, inverse: (permute(x, order, inverse), (order, inverse)),
-               lambda saved, g: (permute(g, saved[1], saved[0]), None, None))
+permute.defvjp(
+    lambda x, order, inverse: (permute(x, order, inverse), (order, inverse)),
+    lambda saved, g: (permute(g, saved[1], saved[0]), None, None),
+)

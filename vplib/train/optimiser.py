@@ -4,37 +4,56 @@ import jax
 import optax
 
 
-def schedule(kind: str, *, peak: float, steps: int, warmup: int, end: float = 0.0) -> optax.Schedule:
+def schedule(
+    kind: str, *, peak: float, steps: int, warmup: int, end: float = 0.0
+) -> optax.Schedule:
     """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay to `end`.
 
     Source: VideoPrism section 3.1 (stage 1 linear; stage 2 cosine from 5e-4 to 1e-5).
     """
-    decay = {"linear": lambda: optax.linear_schedule(peak, end, steps - warmup),
-             "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, alpha=end / peak)}[kind]()
+    decay = {
+        "linear": lambda: optax.linear_schedule(peak, end, steps - warmup),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, alpha=end / peak),
+    }[kind]()
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
 
 
-def optimiser(name: str, rate: optax.Schedule, *, weight_decay: float, clip: float, b1: float = 0.9, b2: float = 0.999
-              ) -> optax.GradientTransformation:
+def optimiser(
+    name: str,
+    rate: optax.Schedule,
+    *,
+    weight_decay: float,
+    clip: float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+) -> optax.GradientTransformation:
     """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices only, decoupled but scheduled.
 
     Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments factored where both axes
     have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1. b1 = 0.9, b2 = 0.999 as in CoCa (our choice).
     """
-    moments = {"adafactor": lambda: optax.chain(
-                   optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=32),
-                   optax.clip_by_block_rms(1.0), optax.ema(b1, debias=False)),
-               "adamw": lambda: optax.scale_by_adam(b1, b2)}
+    moments = {
+        "adafactor": lambda: optax.chain(
+            optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=32),
+            optax.clip_by_block_rms(1.0),
+            optax.ema(b1, debias=False),
+        ),
+        "adamw": lambda: optax.scale_by_adam(b1, b2),
+    }
     if name not in moments:
         raise ValueError(f"optim.optimiser={name} is not known: choose adafactor or adamw")
     return optax.chain(
-        optax.clip_by_global_norm(clip), moments[name](),
+        optax.clip_by_global_norm(clip),
+        moments[name](),
         optax.add_decayed_weights(weight_decay, mask=_matrices),
-        optax.scale_by_learning_rate(rate))
+        optax.scale_by_learning_rate(rate),
+    )
 
 
 def _matrices(params):
     """True at projection matrices: not at biases, norms, tables, tokens or the temperature."""
+
     def named(path, _):
         return any(getattr(part, "key", None) in ("kernel", "w") for part in path)
+
     return jax.tree_util.tree_map_with_path(named, params)

@@ -9,7 +9,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import PyTree
 
 
-def init(coordinator: str | None = None, processes: int | None = None, index: int | None = None) -> Mesh:
+def init(
+    coordinator: str | None = None, processes: int | None = None, index: int | None = None
+) -> Mesh:
     """The mesh over every device of every process; one device is a mesh of one.
 
     With `coordinator` ("host:port"), or on a TPU pod where JAX finds its peers by itself (JAX_POD=1 in the
@@ -27,6 +29,7 @@ def fsdp(mesh: Mesh, tree: PyTree, *, smallest: int = 2**16) -> PyTree:
 
     Source: google-research/big_vision, sharding.py (the same rule).
     """
+
     def rule(x):
         if mesh.size > 1 and x.size >= smallest:
             for axis in sorted(range(x.ndim), key=lambda a: -x.shape[a]):

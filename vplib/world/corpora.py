@@ -55,9 +55,13 @@ def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
     family, _, part = corpus.partition("/")
     rng = generator(seed, corpus, index)
     if corpus in CORPORA:
-        return scenes.general(rng, corpus, counts=scenes.IMAGE_COUNTS if CORPORA[corpus].images else scenes.COUNTS)
+        return scenes.general(
+            rng, corpus, counts=scenes.IMAGE_COUNTS if CORPORA[corpus].images else scenes.COUNTS
+        )
     if family in EVALS and part in ("train", "test"):
-        return EVALS[family](rng, family, lambda axis, values: balanced(values, axis, corpus, index, seed))
+        return EVALS[family](
+            rng, family, lambda axis, values: balanced(values, axis, corpus, index, seed)
+        )
     known = ", ".join((*CORPORA, *(f"{name}/train or /test" for name in EVALS)))
     raise ValueError(f"unknown corpus {corpus!r}: choose one of {known}")
 
@@ -66,11 +70,18 @@ def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
 
 
 def render(
-    scene: Scene, *, resolution: int = 64, frames: int = 16, fps: float = 8.0, only: Sequence[int] | None = None
+    scene: Scene,
+    *,
+    resolution: int = 64,
+    frames: int = 16,
+    fps: float = 8.0,
+    only: Sequence[int] | None = None,
 ) -> UInt8[np.ndarray, "T H W 3"]:
     """The clip, or the frames whose indices are in `only`."""
     seconds = np.arange(frames)[slice(None) if only is None else list(only)] / fps
-    canvas = drawing.backdrop(scene.background, scene.variant, resolution, scenes.view(scene, seconds), seconds)
+    canvas = drawing.backdrop(
+        scene.background, scene.variant, resolution, scenes.view(scene, seconds), seconds
+    )
     canvas *= np.array(scene.tone, np.float32)
     for thing, pose in zip(scene.objects, poses(scene, seconds), strict=True):
         drawing.draw(canvas, thing.shape, thing.colour, thing.texture, pose)
@@ -85,7 +96,11 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
     starts = [phase.start for phase in main.phases] + [length]
     words = main.motion.split("_then_")
     events = [
-        {"label": word, "start": round(float(min(a, length)), 4), "end": round(float(min(b, length)), 4)}
+        {
+            "label": word,
+            "start": round(float(min(a, length)), 4),
+            "end": round(float(min(b, length)), 4),
+        }
         for word, a, b in zip(words, starts, starts[1:], strict=False)
     ]
     if scene.interaction:
@@ -94,8 +109,14 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
     return {
         "kind": scene.kind,
         "objects": [
-            {"shape": thing.shape, "colour": thing.colour, "texture": thing.texture, "size_word": thing.size,
-             "motion": thing.motion, "boxes": drawing.box(thing.shape, p).round(4).tolist()}
+            {
+                "shape": thing.shape,
+                "colour": thing.colour,
+                "texture": thing.texture,
+                "size_word": thing.size,
+                "motion": thing.motion,
+                "boxes": drawing.box(thing.shape, p).round(4).tolist(),
+            }
             for thing, p in zip(scene.objects, pose, strict=True)
         ],
         "target": scene.target,
@@ -105,10 +126,17 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
         "caption": captions.caption(scene),
         "captions_reference": captions.references(scene),
         "qa": captions.questions(scene, pose[:, 0, :2]),
-        "labels": {"object": main.shape, "colour": main.colour, "texture": main.texture, "motion": main.motion,
-                   "background": scene.background, "camera": scene.camera, "motions": sorted(motions),
-                   "interaction": scene.interaction},
-    }  # fmt: skip
+        "labels": {
+            "object": main.shape,
+            "colour": main.colour,
+            "texture": main.texture,
+            "motion": main.motion,
+            "background": scene.background,
+            "camera": scene.camera,
+            "motions": sorted(motions),
+            "interaction": scene.interaction,
+        },
+    }
 
 
 def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
@@ -116,11 +144,20 @@ def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
     described, rng = index, generator(seed, f"{corpus}/text", index)
     if corpus not in CORPORA:
         subject = scene(corpus, index, seed=seed)
-        done = {"misaligned": False, "hallucinated": False, "mentions_motion": True, "off_topic": False}
+        done = {
+            "misaligned": False,
+            "hallucinated": False,
+            "mentions_motion": True,
+            "off_topic": False,
+        }
         return captions.caption(subject), done | {"describes": index}
     rules = CORPORA[corpus]
-    rates = {"misaligned": rules.elsewhere, "hallucinated": rules.hallucinated, "mentions_motion": rules.motion,
-             "off_topic": rules.off_topic}  # fmt: skip
+    rates = {
+        "misaligned": rules.elsewhere,
+        "hallucinated": rules.hallucinated,
+        "mentions_motion": rules.motion,
+        "off_topic": rules.off_topic,
+    }
     done = {key: bool(rng.random() < rate) for key, rate in rates.items()}
     done["mentions_motion"] &= not done["off_topic"]
     if done["misaligned"]:
@@ -135,7 +172,13 @@ def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
 
 
 def clip(
-    corpus: str, index: int, *, seed: int = 0, resolution: int = 64, frames: int = 16, fps: float = 8.0
+    corpus: str,
+    index: int,
+    *,
+    seed: int = 0,
+    resolution: int = 64,
+    frames: int = 16,
+    fps: float = 8.0,
 ) -> tuple[UInt8[np.ndarray, "T H W 3"], str, dict]:
     """Frames, text and truth of one clip; image corpora have one frame, whatever `frames`."""
     if corpus in CORPORA and CORPORA[corpus].images:
@@ -170,7 +213,9 @@ class WorldSource:
 
     @cached_property
     def indices(self) -> Sequence[int]:
-        return distinct(self.corpus, self.count, seed=self.seed) if self.unlike else range(self.count)
+        return (
+            distinct(self.corpus, self.count, seed=self.seed) if self.unlike else range(self.count)
+        )
 
     @property
     def name(self) -> str:
@@ -180,7 +225,9 @@ class WorldSource:
     def fingerprint(self) -> str:
         """Of the arguments and of the code that draws and writes."""
         code = (Path(module.__file__).read_bytes() for module in (captions, drawing, scenes, video))
-        return hashlib.sha256(b"".join((repr(self).encode(), Path(__file__).read_bytes(), *code))).hexdigest()[:16]
+        return hashlib.sha256(
+            b"".join((repr(self).encode(), Path(__file__).read_bytes(), *code))
+        ).hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.count
@@ -188,7 +235,17 @@ class WorldSource:
     def __getitem__(self, index: int) -> Clip:
         if not 0 <= index < self.count:
             raise IndexError(f"clip {index} of {self.corpus}, which has {self.count}")
-        frames, written, known = clip(self.corpus, self.indices[index], seed=self.seed, resolution=self.resolution,
-                                      frames=self.frames, fps=self.fps)  # fmt: skip
-        meta = known | {"fps": float(self.fps), "frames": len(frames), "duration": len(frames) / self.fps}
+        frames, written, known = clip(
+            self.corpus,
+            self.indices[index],
+            seed=self.seed,
+            resolution=self.resolution,
+            frames=self.frames,
+            fps=self.fps,
+        )
+        meta = known | {
+            "fps": float(self.fps),
+            "frames": len(frames),
+            "duration": len(frames) / self.fps,
+        }
         return Clip(video.encode(frames, self.fps), written, meta)

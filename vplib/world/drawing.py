@@ -29,14 +29,27 @@ def _circle(radius: float, start: float, stop: float, points: int = 24) -> np.nd
 def _polygons() -> dict[str, np.ndarray]:
     """Corner points of every shape, y downwards, centred so that rotation turns the sprite about its middle."""
     tips = np.arange(10) / 10 * _TAU - _TAU / 4
-    star = np.stack([np.cos(tips), np.sin(tips)], 1) * np.where(np.arange(10) % 2, 0.46, 1.12)[:, None]
+    star = (
+        np.stack([np.cos(tips), np.sin(tips)], 1) * np.where(np.arange(10) % 2, 0.46, 1.12)[:, None]
+    )
     curve = np.arange(40) / 40 * _TAU
     heart = np.stack([16 * np.sin(curve) ** 3, -13 * np.cos(curve) + 5 * np.cos(2 * curve) + 2 * np.cos(3 * curve)
                       + np.cos(4 * curve)], 1) / 17.5 - (0, 0.1)  # fmt: skip
-    moon = np.concatenate([_circle(1.1, 0.11, 0.89), (0.66, 0) + _circle(0.846, 0.735, 0.265)]) + (0.25, 0)
+    moon = np.concatenate([_circle(1.1, 0.11, 0.89), (0.66, 0) + _circle(0.846, 0.735, 0.265)]) + (
+        0.25,
+        0,
+    )
     cross = [(-0.34, -1), (0.34, -1), (0.34, -0.34), (1, -0.34), (1, 0.34), (0.34, 0.34), (0.34, 1), (-0.34, 1),
              (-0.34, 0.34), (-1, 0.34), (-1, -0.34), (-0.34, -0.34)]  # fmt: skip
-    arrow = [(0, -1.1), (0.85, -0.1), (0.36, -0.1), (0.36, 1), (-0.36, 1), (-0.36, -0.1), (-0.85, -0.1)]
+    arrow = [
+        (0, -1.1),
+        (0.85, -0.1),
+        (0.36, -0.1),
+        (0.36, 1),
+        (-0.36, 1),
+        (-0.36, -0.1),
+        (-0.85, -0.1),
+    ]
     return {
         "star": star,
         "triangle": np.array([(0, -1.1), (0.9, 0.75), (-0.9, 0.75)]),
@@ -86,7 +99,11 @@ def _ink(texture: str) -> Float[np.ndarray, "grid grid"]:
 
 
 def draw(
-    canvas: Float[np.ndarray, "T H W 3"], shape: str, colour: str, texture: str, pose: Float[np.ndarray, "T 4"]
+    canvas: Float[np.ndarray, "T H W 3"],
+    shape: str,
+    colour: str,
+    texture: str,
+    pose: Float[np.ndarray, "T 4"],
 ) -> None:
     """Paint one sprite into every frame, in place; what leaves on one side enters on the other.
 
@@ -97,12 +114,23 @@ def draw(
     half = 0.5 * side * size  # T 1 1, pixels
     reach = float(half.max()) * np.hypot(*POLYGONS[shape].T).max() + 1
     span = np.arange(-int(reach) - 1, int(reach) + 2)
-    column, row = np.floor(x * side).astype(int) + span, np.floor(y * side).astype(int) + span[:, None]  # T 1 w, T w 1
+    column, row = (
+        np.floor(x * side).astype(int) + span,
+        np.floor(y * side).astype(int) + span[:, None],
+    )  # T 1 w, T w 1
     u, v = (column + 0.5 - x * side) / half, (row + 0.5 - y * side) / half
-    cos, sin = np.cos(angle) * (_GRID - 1) / (2 * _REACH), np.sin(angle) * (_GRID - 1) / (2 * _REACH)
+    cos, sin = (
+        np.cos(angle) * (_GRID - 1) / (2 * _REACH),
+        np.sin(angle) * (_GRID - 1) / (2 * _REACH),
+    )
     middle = (_GRID - 1) / 2 + 0.5
-    local_x, local_y = u * cos + v * sin + middle, v * cos - u * sin + middle  # into the sprite's own, unrotated axes
-    cell = local_y.clip(0, _GRID - 1).astype(np.int32) * _GRID + local_x.clip(0, _GRID - 1).astype(np.int32)  # T w w
+    local_x, local_y = (
+        u * cos + v * sin + middle,
+        v * cos - u * sin + middle,
+    )  # into the sprite's own, unrotated axes
+    cell = local_y.clip(0, _GRID - 1).astype(np.int32) * _GRID + local_x.clip(0, _GRID - 1).astype(
+        np.int32
+    )  # T w w
     edge = _distance(shape).ravel()[cell] * half.astype(np.float32)  # pixels
     frame, i, j = np.nonzero(edge < 0.5)
     edge, cell = edge[frame, i, j], cell[frame, i, j]
@@ -131,18 +159,24 @@ def box(shape: str, pose: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T 4"]:
 # --- backgrounds: every drawing repeats in both directions, so that the camera can travel without end ---------------
 
 
-def _noise(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: int, high: int) -> np.ndarray:
+def _noise(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: int, high: int
+) -> np.ndarray:
     """Smooth periodic noise: waves of `low` to `high` periods a side; standard deviation about one."""
     waves = rng.integers(low, high + 1, (14, 2)) * rng.choice([-1, 1], (14, 2))
     return sum(np.cos(_TAU * (a * x + b * y + rng.random())) for a, b in waves) / np.sqrt(7)
 
 
-def _specks(rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int, radius: float) -> np.ndarray:
+def _specks(
+    rng: np.random.Generator, x: np.ndarray, y: np.ndarray, count: int, radius: float
+) -> np.ndarray:
     """Soft round dots at random places, in [0, 1]; never thinner than a pixel."""
     level = np.zeros(x.shape)
     for a, b in rng.random((count, 2)):
         away = np.hypot((x - a + 0.5) % 1 - 0.5, (y - b + 0.5) % 1 - 0.5)
-        level = np.maximum(level, rng.uniform(0.5, 1) * np.exp(-((away / max(radius, 0.6 / len(x))) ** 2)))
+        level = np.maximum(
+            level, rng.uniform(0.5, 1) * np.exp(-((away / max(radius, 0.6 / len(x))) ** 2))
+        )
     return level
 
 
@@ -151,14 +185,18 @@ def _mix(base: np.ndarray, tone: tuple[int, int, int], amount: np.ndarray) -> np
 
 
 def _desert(rng, x, y):
-    dunes = np.sin(_TAU * (3 * y + 0.16 * np.sin(_TAU * (x + rng.random())) + 0.09 * _noise(rng, x, y, 1, 2)))
+    dunes = np.sin(
+        _TAU * (3 * y + 0.16 * np.sin(_TAU * (x + rng.random())) + 0.09 * _noise(rng, x, y, 1, 2))
+    )
     sand = np.array((224, 198, 150)) + (9 * dunes + 2.5 * _noise(rng, x, y, 6, 11))[..., None]
     return _mix(sand, (186, 150, 104), 0.6 * np.clip(dunes * 3 - 2, 0, 1)), None
 
 
 def _sea(rng, x, y):
     deep = np.array((92, 146, 176)) + 7 * _noise(rng, x, y, 1, 3)[..., None]
-    swell = np.sin(_TAU * (6 * y + 0.13 * np.sin(_TAU * 3 * x) + 0.2 * np.sin(_TAU * (x + rng.random()))))
+    swell = np.sin(
+        _TAU * (6 * y + 0.13 * np.sin(_TAU * 3 * x) + 0.2 * np.sin(_TAU * (x + rng.random())))
+    )
     return deep, 0.42 * np.clip(swell * 2.2 - 1.1 + 0.3 * _noise(rng, x, y, 2, 4), 0, 1)
 
 
@@ -167,7 +205,11 @@ def _forest(rng, x, y):
     for layer in range(4):  # rows of firs, each a zigzag tree line, nearer rows lighter
         trees = np.abs((5 * x + rng.random()) % 1 - 0.5) * 2 * 0.2
         depth = (y - layer / 4 - trees) % 1
-        wood = _mix(wood, (58 + 16 * (layer % 2), 88 + 18 * (layer % 2), 64), np.clip((0.25 - depth) * 40, 0, 1))
+        wood = _mix(
+            wood,
+            (58 + 16 * (layer % 2), 88 + 18 * (layer % 2), 64),
+            np.clip((0.25 - depth) * 40, 0, 1),
+        )
     return wood + 2 * _noise(rng, x, y, 5, 9)[..., None], None
 
 
@@ -187,7 +229,9 @@ def _bricks(rng, x, y):
     across = (x * 4 + 0.5 * (row % 2)) % 4
     tint = rng.normal(0, 9, (8, 4))[row, across.astype(int)]
     wall = np.array((166, 118, 104)) + tint[..., None]
-    joint = np.minimum(np.minimum(across % 1, 1 - across % 1) / 4, np.minimum(y * 8 % 1, 1 - y * 8 % 1) / 8)
+    joint = np.minimum(
+        np.minimum(across % 1, 1 - across % 1) / 4, np.minimum(y * 8 % 1, 1 - y * 8 % 1) / 8
+    )
     return _mix(wall, (204, 192, 180), np.clip((0.0125 - joint) * 100, 0, 1)), None
 
 
@@ -208,10 +252,21 @@ def _city(rng, x, y):
     return _mix(wall, (220, 206, 160), 0.75 * (pane & lit)), None
 
 
-_SCENERY = {"desert": _desert, "sea": _sea, "forest": _forest, "night": _night,
-            "snow": _snow, "bricks": _bricks, "meadow": _meadow, "city": _city}  # fmt: skip
+_SCENERY = {
+    "desert": _desert,
+    "sea": _sea,
+    "forest": _forest,
+    "night": _night,
+    "snow": _snow,
+    "bricks": _bricks,
+    "meadow": _meadow,
+    "city": _city,
+}
 BACKGROUNDS = tuple(_SCENERY)
-_DRIFT = {"sea": (0.16, 0.03), "snow": (0.05, -0.3)}  # frame sides a second that the white upper layer scrolls
+_DRIFT = {
+    "sea": (0.16, 0.03),
+    "snow": (0.05, -0.3),
+}  # frame sides a second that the white upper layer scrolls
 
 
 @lru_cache(maxsize=len(_SCENERY) * VARIANTS)
@@ -220,7 +275,9 @@ def _scenery(name: str, variant: int, side: int) -> tuple[np.ndarray, np.ndarray
     line = (np.arange(side) + 0.5) / side
     x, y = np.meshgrid(line, line)
     colours, layer = _SCENERY[name](np.random.default_rng(variant), x, y)
-    return colours.astype(np.float32), None if layer is None else layer[..., None].astype(np.float32)
+    return colours.astype(np.float32), None if layer is None else layer[..., None].astype(
+        np.float32
+    )
 
 
 def _shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
@@ -236,7 +293,11 @@ def _shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
 
 
 def backdrop(
-    name: str, variant: int, side: int, view: Float[np.ndarray, "T 2"], seconds: Float[np.ndarray, " T"]
+    name: str,
+    variant: int,
+    side: int,
+    view: Float[np.ndarray, "T 2"],
+    seconds: Float[np.ndarray, " T"],
 ) -> Float[np.ndarray, "T H W 3"]:
     """The background alone, colours in 0..255, seen from `view` (frame sides); waves and snow move by themselves."""
     colours, layer = _scenery(name, variant, side)

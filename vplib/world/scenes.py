@@ -38,17 +38,34 @@ PAN_SPEED = (0.10, 0.20)
 # frame sides a second for drift and zigzag, turns (cycles) a second for the others.
 _DRIFT, _SPIN, _ORBIT, _SHAKE = (0.25, 0.45), (0.20, 0.40), (0.25, 0.45), (1.2, 1.8)
 MOTIONS = {
-    "left": ("drift", np.pi, _DRIFT), "right": ("drift", 0.0, _DRIFT),
-    "up": ("drift", -np.pi / 2, _DRIFT), "down": ("drift", np.pi / 2, _DRIFT),
-    "spin_clockwise": ("spin", 1.0, _SPIN), "spin_counterclockwise": ("spin", -1.0, _SPIN),
-    "orbit_clockwise": ("orbit", 1.0, _ORBIT), "orbit_counterclockwise": ("orbit", -1.0, _ORBIT),
-    "shake_sideways": ("shake", 0.0, _SHAKE), "shake_updown": ("shake", np.pi / 2, _SHAKE),
-    "pulse": ("swell", 1.0, (0.6, 0.9)), "still": ("still", 0.0, (0.0, 0.0)),
-    "zigzag": ("zigzag", 0.0, (0.28, 0.40)), "bounce": ("bounce", 0.0, (0.9, 1.3)),
-    "grow": ("swell", 1.0, (0.20, 0.24)), "shrink": ("swell", 1.0, (0.20, 0.24)),
-}  # fmt: skip
-MOTION_CLASSES = ("left", "right", "up", "down", "orbit_clockwise", "orbit_counterclockwise", "shake_sideways",
-                  "shake_updown", "still")  # fmt: skip
+    "left": ("drift", np.pi, _DRIFT),
+    "right": ("drift", 0.0, _DRIFT),
+    "up": ("drift", -np.pi / 2, _DRIFT),
+    "down": ("drift", np.pi / 2, _DRIFT),
+    "spin_clockwise": ("spin", 1.0, _SPIN),
+    "spin_counterclockwise": ("spin", -1.0, _SPIN),
+    "orbit_clockwise": ("orbit", 1.0, _ORBIT),
+    "orbit_counterclockwise": ("orbit", -1.0, _ORBIT),
+    "shake_sideways": ("shake", 0.0, _SHAKE),
+    "shake_updown": ("shake", np.pi / 2, _SHAKE),
+    "pulse": ("swell", 1.0, (0.6, 0.9)),
+    "still": ("still", 0.0, (0.0, 0.0)),
+    "zigzag": ("zigzag", 0.0, (0.28, 0.40)),
+    "bounce": ("bounce", 0.0, (0.9, 1.3)),
+    "grow": ("swell", 1.0, (0.20, 0.24)),
+    "shrink": ("swell", 1.0, (0.20, 0.24)),
+}
+MOTION_CLASSES = (
+    "left",
+    "right",
+    "up",
+    "down",
+    "orbit_clockwise",
+    "orbit_counterclockwise",
+    "shake_sideways",
+    "shake_updown",
+    "still",
+)
 _STEPS = ("left", "right", "spin_clockwise", "spin_counterclockwise")
 FINE_CLASSES = tuple(f"{a}_then_{b}" for a in _STEPS for b in _STEPS if a != b)
 _EVENTS = tuple(m for m in MOTIONS if m not in ("grow", "shrink", "pulse"))
@@ -125,7 +142,10 @@ def displacement(phase: Phase, t: np.ndarray) -> Float[np.ndarray, "T 4"]:
         case "wander":
             gain[:, :2] = phase.speed * t[:, None] * ahead + wave(np.sin, 0.12, 2.0) * aside
         case "zigzag":
-            gain[:, :2] = phase.speed * t[:, None] * ahead + wave(lambda turn: np.arcsin(np.sin(turn)), 0.07, 4) * aside
+            gain[:, :2] = (
+                phase.speed * t[:, None] * ahead
+                + wave(lambda turn: np.arcsin(np.sin(turn)), 0.07, 4) * aside
+            )
         case "shake":
             gain[:, :2] = wave(np.sin, 0.09) * ahead
         case "bounce":
@@ -188,8 +208,12 @@ def _phase(rng: np.random.Generator, motion: str, start: float = 0.0) -> Phase:
     return Phase(motion, start, mechanism, rng.uniform(*speeds), float(direction), rng.random())
 
 
-def _object(rng, shape, colour, sizes, motions: Sequence[str], place=None, starts: Sequence[float] = (0.0,)) -> Object:
-    phases = tuple(_phase(rng, motion, start) for motion, start in zip(motions, starts, strict=True))
+def _object(
+    rng, shape, colour, sizes, motions: Sequence[str], place=None, starts: Sequence[float] = (0.0,)
+) -> Object:
+    phases = tuple(
+        _phase(rng, motion, start) for motion, start in zip(motions, starts, strict=True)
+    )
     swell = rng.random()
     if motions[0] in ("grow", "shrink"):
         swell = 0.04 * swell + 0.5 * (motions[0] == "shrink")
@@ -210,7 +234,14 @@ def _pick(rng: np.random.Generator, values: Sequence[str], count: int) -> list[s
 
 
 def _scene(
-    rng, kind: str, objects: Sequence[Object], *, target=0, background="", camera_probability=CAMERA_PROBABILITY, **more
+    rng,
+    kind: str,
+    objects: Sequence[Object],
+    *,
+    target=0,
+    background="",
+    camera_probability=CAMERA_PROBABILITY,
+    **more,
 ):
     camera = str(rng.choice(CAMERAS))
     if rng.random() >= camera_probability:
@@ -218,20 +249,44 @@ def _scene(
     if camera.startswith("pan"):
         pan = replace(_phase(rng, camera[4:]), speed=rng.uniform(*PAN_SPEED))
     else:
-        pan = Phase(camera, 0.0, "jitter" if camera == "shake" else "still", rng.uniform(1.0, 1.6), 0.0, rng.random())
+        pan = Phase(
+            camera,
+            0.0,
+            "jitter" if camera == "shake" else "still",
+            rng.uniform(1.0, 1.6),
+            0.0,
+            rng.random(),
+        )
     tone = rng.uniform(0.92, 1.08) * rng.uniform(0.97, 1.03, 3)
     place, variant = background or str(rng.choice(BACKGROUNDS)), int(rng.integers(drawing.VARIANTS))
-    return Scene(kind, tuple(objects), target, place, variant, tuple(rng.random(2)), tuple(tone), camera, pan, **more)
+    return Scene(
+        kind,
+        tuple(objects),
+        target,
+        place,
+        variant,
+        tuple(rng.random(2)),
+        tuple(tone),
+        camera,
+        pan,
+        **more,
+    )
 
 
-def general(rng, kind: str, fewest: int = 1, sequences: float = 0.0, counts: Sequence[float] = COUNTS) -> Scene:
+def general(
+    rng, kind: str, fewest: int = 1, sequences: float = 0.0, counts: Sequence[float] = COUNTS
+) -> Scene:
     """One to three objects with distinct shapes and colours; every attribute drawn independently.
 
     `sequences`: the probability that an object changes its motion once.
     """
     count = max(fewest, int(rng.choice((1, 2, 3), p=counts)))
     sizes = LONE_SIZE if count == 1 else GROUP_SIZE
-    shapes, colours, places = _pick(rng, SHAPES, count), _pick(rng, tuple(COLOURS), count), _apart(rng, count)
+    shapes, colours, places = (
+        _pick(rng, SHAPES, count),
+        _pick(rng, tuple(COLOURS), count),
+        _apart(rng, count),
+    )
     things = []
     for shape, colour, place in zip(shapes, colours, places, strict=True):
         motions, starts = [str(rng.choice(tuple(MOTIONS)))], [0.0]
@@ -245,11 +300,19 @@ def _appearance(rng, kind, label) -> Scene:
     shape, colour = label("object", SHAPES), label("colour", tuple(COLOURS))
     others = [s for s in SHAPES if s != shape], [c for c in COLOURS if c != colour]
     things = [
-        _object(rng, str(rng.choice(others[0])), str(rng.choice(others[1])), BYSTANDER_SIZE, _pick(rng, _EVENTS, 1))
+        _object(
+            rng,
+            str(rng.choice(others[0])),
+            str(rng.choice(others[1])),
+            BYSTANDER_SIZE,
+            _pick(rng, _EVENTS, 1),
+        )
         for _ in range(rng.integers(2))
     ]
     things.append(_object(rng, shape, colour, FOREGROUND_SIZE, [str(rng.choice(tuple(MOTIONS)))]))
-    return _scene(rng, kind, things, target=len(things) - 1, background=label("background", BACKGROUNDS))
+    return _scene(
+        rng, kind, things, target=len(things) - 1, background=label("background", BACKGROUNDS)
+    )
 
 
 def _motion(rng, kind, label) -> Scene:
@@ -267,13 +330,23 @@ def _motion(rng, kind, label) -> Scene:
 
 def _fine_motion(rng, kind, label) -> Scene:
     motions = label("motion", FINE_CLASSES).split("_then_")
-    thing = _object(rng, str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS))), LONE_SIZE, motions,
-                    starts=(0.0, rng.uniform(0.8, 1.2)))  # fmt: skip
+    thing = _object(
+        rng,
+        str(rng.choice(SHAPES)),
+        str(rng.choice(tuple(COLOURS))),
+        LONE_SIZE,
+        motions,
+        starts=(0.0, rng.uniform(0.8, 1.2)),
+    )
     return _scene(rng, kind, [thing])
 
 
 def _events(rng, kind, label) -> Scene:
-    starts = (0.0, rng.uniform(0.6, 1.4)) if rng.random() < 0.5 else (0.0, *rng.uniform((0.5, 1.2), (0.8, 1.5)))
+    starts = (
+        (0.0, rng.uniform(0.6, 1.4))
+        if rng.random() < 0.5
+        else (0.0, *rng.uniform((0.5, 1.2), (0.8, 1.5)))
+    )
     motions = _pick(rng, _EVENTS, len(starts))
     shape, colour = str(rng.choice(SHAPES)), str(rng.choice(tuple(COLOURS)))
     return _scene(rng, kind, [_object(rng, shape, colour, LONE_SIZE, motions, starts=starts)])
@@ -309,11 +382,16 @@ def _behaviour(rng, kind, label) -> Scene:
             places[1] = start - (0.24 + 0.22 * when) * ahead
         case "collide":  # towards each other, touch, and back
             when, speed = rng.uniform(0.8, 1.2), rng.uniform(0.2, 0.28)
-            first = [Phase("", 0.0, "drift", speed, heading), Phase("", when, "drift", speed, heading + np.pi)]
+            first = [
+                Phase("", 0.0, "drift", speed, heading),
+                Phase("", when, "drift", speed, heading + np.pi),
+            ]
             second = [replace(p, direction=p.direction + np.pi) for p in first]
             places[1] = start + (0.17 + 2 * speed * when) * ahead
     agents = []
-    looks = zip(_pick(rng, SHAPES, 2), _pick(rng, tuple(COLOURS), 2), places, (first, second), strict=True)
+    looks = zip(
+        _pick(rng, SHAPES, 2), _pick(rng, tuple(COLOURS), 2), places, (first, second), strict=True
+    )
     for shape, colour, place, phases in looks:
         agent = _object(rng, shape, colour, BYSTANDER_SIZE, ["still"], place)
         agents.append(replace(agent, motion=interaction, phases=tuple(phases)))
