@@ -1,0 +1,113 @@
+"""Files appear complete or not at all, and one process at a time works in a folder."""
+
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+_CAUSES = {  # what the system says, and what to do
+    errno.ENOSPC: ("the disk is full", "free some space and start again, finished work is kept"),
+    errno.EDQUOT: ("your quota of disk space is used up", "free some space and start again"),
+    errno.EROFS: ("the file system is read-only", "name a folder of yours with VPLIB_OUT=<path>"),
+    errno.EACCES: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
+    errno.EPERM: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
+    errno.ENOTDIR: ("a part of the path is a file", "move that file, or name another folder"),
+    errno.EEXIST: ("a file is where a folder must be", "move that file, or name another folder"),
+    errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one, for example with tag=..."),
+}
+
+
+class FileError(OSError):
+    """A file or folder that cannot be written. One sentence: which, why, what to do."""
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turns what the system refuses while `path` is being written into a FileError; other errors pass.
+
+    Libraries that report such causes as a RuntimeError (ArrayRecord, TensorStore) are understood, too.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except (OSError, RuntimeError, ValueError) as error:
+        code = getattr(error, "errno", None)
+        if code is None:
+            code = next((c for c in _CAUSES if os.strerror(c) in str(error)), None)
+        if code not in _CAUSES:
+            raise
+        problem, advice = _CAUSES[code]
+        raise FileError(f"{path} cannot be written: {problem}; {advice}.") from error
+
+
+def folder(path: Path) -> Path:
+    """`path` as a folder that exists. Raises FileError when it cannot be made."""
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside `path` that takes its place if all goes well and vanishes if not.
+
+    What a killed process left of an earlier attempt is removed. Raises FileError as `explained`.
+    """
+    path, host = Path(path), socket.gethostname()
+    for stale in path.parent.glob(f".{path.name}.{host}-*.tmp"):
+        if not _alive(int(stale.stem.rpartition("-")[2])):
+            stale.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
+    try:
+        with explained(path):
+            yield temporary
+            os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write(path: Path, content: str | bytes) -> None:
+    """Write a whole file, text as UTF-8. Raises FileError as `explained`."""
+    with replacing(path) as temporary:
+        data = content.encode() if isinstance(content, str) else content
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def locked(place: Path, *, doing: str) -> Iterator[None]:
+    """Hold the folder `place` while this process is `doing` something there; the system lets go when it dies.
+
+    Raises FileError at once, naming the holder, if another process holds it.
+    """
+    folder(place)
+    lock, note = filelock.FileLock(place / ".lock", timeout=0), place / ".holder"
+    try:
+        with explained(place):
+            lock.acquire()
+    except filelock.Timeout:
+        holder = note.read_text().strip() if note.exists() else ""
+        raise FileError(
+            f"{place} is in use ({holder or 'another process'}): wait until that ends, or stop it first."
+        ) from None
+    try:
+        note.write_text(f"process {os.getpid()} on {socket.gethostname()}, {doing}\n")
+        yield
+    finally:
+        note.unlink(missing_ok=True)
+        lock.release()
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
