@@ -1,5 +1,4 @@
-"""Your own videos as sources for `shards.write`: a folder with `metadata.jsonl`, or the tar files of video2dataset.
-"""
+"""Your own videos as sources for `shards.write`: a folder with `metadata.jsonl`, or tar files."""
 
 import hashlib
 import json
