@@ -71,7 +71,7 @@ def record(cfg: DictConfig, rows: Iterable[dict], *, timing: bool = False) -> No
     if is_reference(cfg):
         build(cfg.source)
     else:
-        _tables(reports(cfg), cfg.source, [out])
+        _table(reports(cfg), table(cfg.source), [out])
 
 
 def write(
@@ -80,7 +80,9 @@ def write(
     """Write `metrics.json` or `timings.json` of the folder `out`; equal rows give equal bytes."""
     kept = {}
     for row in sorted(rows, key=lambda row: row["name"]):
-        numbers = {k: float(f"{row[k]:.6g}") for k in ("value", "low", "high") if k in row}
+        # To nine decimals first: 1e-16 is a zero that rounding missed.
+        given = [k for k in ("value", "low", "high") if row.get(k) is not None]
+        numbers = {k: float(f"{round(row[k], 9):.6g}") for k in given}
         kept[row["name"]] = numbers | {"unit": row["unit"]}
     content = {"command": command, "scale": scale, "rows": kept}
     path = files.folder(out) / f"{KINDS[timing]}.json"
@@ -88,35 +90,30 @@ def write(
 
 
 def build(source: str) -> None:
-    """The headline table of a source and its table of timings, from the reference runs at every scale."""
+    """The headline table of a source, from the files of its reference runs at every scale."""
     folders = [path.parent for path in paths.RUNS.glob(f"*/{paths.tag(source, '*')}/*.json")]
-    _tables(paths.REPORTS, source, folders)
+    _table(paths.REPORTS, table(source), folders)
 
 
-def table(source: str, kind: str = "metrics") -> str:
-    """The name of the table of a source that is built from runs' files of this kind."""
-    name = {"metrics": "headline", "timings": "timings"}[kind]
-    return name if source == "world" else f"{name}_{source}"
+def table(source: str) -> str:
+    """The name of the headline table of a source."""
+    return "headline" if source == "world" else f"headline_{source}"
 
 
-def _tables(place: Path, source: str, folders: Iterable[Path]) -> None:
-    for kind in KINDS:
-        rows = []
-        for path in {folder / f"{kind}.json" for folder in folders}:
-            if not path.exists():
-                continue
+def _table(place: Path, name: str, folders: Iterable[Path]) -> None:
+    found = []
+    for path in {folder / f"{kind}.json" for folder in folders for kind in KINDS}:
+        if path.exists():
             content = json.loads(path.read_text(encoding="utf-8"))
             for row, values in content["rows"].items():
                 numbers = {k: f"{values[k]:.4g}" for k in ("value", "low", "high") if k in values}
                 told = {"unit": values["unit"], "command": content["command"]}
-                rows.append({"name": row, "scale": content["scale"], **numbers, **told})
-        if rows:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(sorted(rows, key=lambda row: (row["name"], row["scale"])))
-            folder = files.folder(place / "tables")
-            files.write(folder / f"{table(source, kind)}.csv", text.getvalue())
+                found.append({"name": row, "scale": content["scale"], **numbers, **told})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(sorted(found, key=lambda row: (row["name"], row["scale"])))
+    files.write(files.folder(place / "tables") / f"{name}.csv", text.getvalue())
 
 
 def read(name: str = "headline", place: Path | None = None) -> list[dict]:
@@ -131,9 +128,15 @@ def rows(cfg: DictConfig) -> dict[str, dict]:
     return {row["name"]: row for row in found if row["scale"] == cfg.scale}
 
 
+def timed() -> set[str]:
+    """Names of the rows that are timings, which are never compared."""
+    found = paths.RUNS.glob("*/*/timings.json")
+    return {name for path in found for name in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+
+
 def show() -> None:
     """Print the headline table and where to look."""
-    found = [*read(), *read("timings")]
+    found = read()
     width = max([len(r["name"]) for r in found], default=4)
     print(f"{'name':{width}}  {'scale':9} {'value':>8}  {'95% interval':18} unit")
     for r in found:
