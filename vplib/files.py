@@ -60,7 +60,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path, host = Path(path), socket.gethostname()
     for stale in path.parent.glob(f".{path.name}.{host}-*.tmp"):
-        if not _alive(int(stale.stem.rpartition("-")[2])):
+        if not alive(int(stale.stem.rpartition("-")[2])):
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
     try:
@@ -103,7 +103,8 @@ def locked(place: Path, *, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
