@@ -87,7 +87,7 @@ def style() -> None:
 def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = None) -> None:
     """Write `figures/<name>.png` and `.pdf`, and `tables/<name>.csv` in `place`: a figure never without its data.
 
-    `place` is `reports/` unless given (`config.reports` says where a run's results belong).
+    `place` is `reports/` unless given (`results.reports` says where a run's results belong).
 
     The same figure and data give the same bytes: no dates, no versions, floats with ten significant digits.
     Raises ValueError unless the name is `<NN_notebook>-<slug>`, because the prefix is how a reader finds the origin.

@@ -24,3 +24,8 @@ def short(path: Path) -> str:
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
     return str(path)
+
+
+def tag(source: str, scale: str, ablation: str = "none", seed: int = 0) -> str:
+    """The name of a run's folder unless `tag=` gives another; `conf/base.yaml` composes the same words."""
+    return f"{source}-{scale}-{ablation}-s{seed}"
