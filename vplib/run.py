@@ -49,7 +49,7 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     began = time.monotonic()
     print(f"{name}  {paths.short(target.parent)}", file=sys.stderr, flush=True)
     with files.locked(target.parent, doing=f"running {name}"):
-        notebook, failure = _execute(source, shlex.join(overrides))
+        notebook, failure = _execute(source, shlex.join(overrides), target.parent)
         _normalise(notebook, clean=failure is None)
         files.write(target, nbformat.writes(notebook) + "\n")
     if failure:
@@ -63,7 +63,7 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     return target
 
 
-def _execute(source: Path, overrides: str) -> tuple[nbformat.NotebookNode, str | None]:
+def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook as far as it came, and how it failed (None if it did not)."""
     executed = []  # filled by the engine: papermill keeps to itself what a failing notebook printed
     try:
@@ -77,6 +77,7 @@ def _execute(source: Path, overrides: str) -> tuple[nbformat.NotebookNode, str |
             cwd=paths.ROOT,
             progress_bar=False,
             executed=executed,
+            variables={files.HELD: str(held)},
         )
     except PapermillExecutionError as error:
         said = f"{error.ename}: {error.evalue}".removesuffix(": ")
@@ -139,7 +140,12 @@ class _Client(PapermillNotebookClient):
 class _Engine(NBClientEngine):
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: object, kernel_name: str, executed: list, **_: object
+        cls,
+        nb_man: object,
+        kernel_name: str,
+        executed: list,
+        variables: dict[str, str],
+        **_: object,
     ) -> None:
         executed.append(nb_man.nb)
         with _short_folder() as folder, files.explained(folder), contextlib.ExitStack() as stack:
@@ -154,7 +160,7 @@ class _Engine(NBClientEngine):
                 record_timing=False,
                 shutdown_kernel="immediate",  # asked to leave, a kernel prints what looks like faults
             )
-            client.execute(env=os.environ | {"TMPDIR": str(folder)})
+            client.execute(env=os.environ | variables | {"TMPDIR": str(folder)})
 
 
 @contextlib.contextmanager
