@@ -6,6 +6,7 @@ choose from, and `group=option` or `key=value` changes one thing. Whatever is wr
 
 import contextlib
 import difflib
+import json
 import math
 import re
 import shlex
@@ -23,7 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from vplib import environment, files, paths, rules
+from vplib import code, environment, files, paths, rules
 
 MOST_RUNS = 10_000  # of a sweep
 
@@ -404,11 +405,16 @@ def _cut(text: str, most: int = 80) -> str:
 
 
 def main() -> None:
+    """Write config.yaml, and code.json: digests of what the notebook's code reaches."""
     if len(sys.argv) < 2:
         sys.exit("usage: python -m vplib.config NN_name [key=value ...]")
+    name, words = sys.argv[1], sys.argv[2:]
     try:
-        for run in expand(sys.argv[2:]):
-            print(paths.short(paths.OUT / load(sys.argv[1], run).out / "config.yaml"))
+        for run in expand(words):
+            out = Path(load(name, run).out)
+            reached = code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
+            files.write(out / "code.json", json.dumps(reached, indent=1) + "\n")
+            print(paths.short(out / "config.yaml"))
     except (ConfigError, files.FileError) as error:
         sys.exit(f"error: {error}")
 

@@ -281,6 +281,8 @@ def main() -> None:
         help="run the cells in this process, as the hosts of a pod do",
     )
     args = parser.parse_intermixed_args()
+    if "DVC_STAGE" in os.environ:
+        environment.end_with_parent()
     try:
         runs = config.expand(args.overrides)
         if len(runs) > 1 and args.print:
