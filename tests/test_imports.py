@@ -18,7 +18,7 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "world": {"data"},
     "evaluate": {"model", "data", "train"},
 }
-HARNESS = {"config", "run", "figures", "results", "published", "reproduce"}
+HARNESS = {"config", "rules", "run", "figures", "results", "published", "reproduce"}
 COMMANDS = {"export": {"model"}, "predict": {"evaluate", "model", "data"}}
 OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 HERE = Path(__file__).parent
 # How choices are checked and files written and shown changes no number; what was chosen is in config.yaml.
-NEUTRAL = {f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress")}
+NEUTRAL = {f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress", "rules")}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
