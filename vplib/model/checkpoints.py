@@ -143,7 +143,7 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     released = RELEASED[names[str(name)]]
     path = _fetch(released, str(name))
     weights = read(path)
-    found, wanted = infer(weights, name=path), configured(released.sizes)
+    found, wanted = infer(weights, name=path), sizes_of(released)
     count = sum(value.size for value in weights.values())
     differ = [
         f"{key} is {value} instead of {getattr(wanted, key)}"
@@ -187,10 +187,11 @@ def _fetch(released: Released, name: str) -> str:
         ) from None
 
 
-def configured(word: str) -> Sizes:
-    """The sizes of `conf/model/<word>.yaml`, with the released vocabulary."""
-    file = paths.CONF / "model" / f"{word}.yaml"
-    return Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")), vocabulary=VOCABULARY)
+def sizes_of(released: Released) -> Sizes:
+    """The sizes of a released model: a video encoder, or a video-text model (LvT) with the released vocabulary."""
+    file = paths.CONF / "model" / f"{released.sizes}.yaml"
+    pieces = VOCABULARY if released.sizes.startswith("lvt") else 0
+    return Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")), vocabulary=pieces)
 
 
 def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes:
