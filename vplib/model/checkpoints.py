@@ -6,6 +6,7 @@
 import hashlib
 import os
 import zipfile
+from dataclasses import asdict, replace
 from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -18,7 +19,8 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from vplib import paths
-from vplib.model.encoders import VISION, VideoClassifier, VideoEncoder, VideoText
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
+from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
 
@@ -141,14 +143,16 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     released = RELEASED[names[str(name)]]
     path = _fetch(released, str(name))
     weights = read(path)
-    found, wanted = infer(weights, name=path), sizes(released)
+    found, wanted = infer(weights, name=path), sizes_of(released)
     count = sum(value.size for value in weights.values())
-    if found != wanted or count != released.parameters:
-        differ = [
-            f"{key} is {found.get(key)} instead of {wanted.get(key)}"
-            for key in sorted({*found, *wanted})
-            if found.get(key) != wanted.get(key)
-        ] + [f"{count:,} parameters instead of {released.parameters:,}"]
+    differ = [
+        f"{key} is {value} instead of {getattr(wanted, key)}"
+        for key, value in asdict(found).items()
+        if value and value != getattr(wanted, key)  # 0: the arrays do not show it
+    ]
+    if count != released.parameters:
+        differ.append(f"{count:,} parameters instead of {released.parameters:,}")
+    if differ:
         raise CheckpointError(
             f"{path} is not {name} ({differ[0]}): delete this file and load again"
         )
@@ -183,36 +187,35 @@ def _fetch(released: Released, name: str) -> str:
         ) from None
 
 
-def sizes(released: Released) -> dict[str, int | str]:
-    """The sizes of a released model: what `infer` must find in its file."""
-    chosen = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    wanted = {key: chosen[key] for key in VISION}
-    if released.sizes.startswith("lvt"):
-        wanted |= {key: chosen[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
-        wanted |= {
-            "text_mlp": 4 * chosen["width"],
-            "text_norm": chosen.get("text_norm", "pre"),
-            "vocabulary": VOCABULARY,
-        }
-    return wanted
+def sizes_of(released: Released) -> Sizes:
+    """The sizes of a released model: a video encoder, or a video-text model (LvT) with the released vocabulary."""
+    file = paths.CONF / "model" / f"{released.sizes}.yaml"
+    pieces = VOCABULARY if released.sizes.startswith("lvt") else 0
+    return Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")), vocabulary=pieces)
 
 
-def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[str, int | str]:
-    """The sizes of the model that the arrays are of, under the names of `conf/model`; `vocabulary` and `text_mlp` if it
-    has a text encoder, `classes` if it is a classifier. Raises CheckpointError when an array that says so is missing.
+def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes:
+    """The sizes of the model that the arrays are of: `vocabulary` says that it has a text encoder, `classes` that it is a
+    classifier. Raises CheckpointError when an array that says a size is missing or empty.
     """
+
+    def refuse(why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{name} holds no VideoPrism model: {why}; give a file in the released layout"
+        )
 
     def shape(key: str, axes: int) -> tuple[int, ...]:
         value = weights.get(f"params/{key}")
         if value is None or value.ndim != axes:
-            raise CheckpointError(
-                f"{name} holds no VideoPrism model: it has no array params/{key} of {axes} axes; "
-                "give a file in the released layout"
-            )
+            raise refuse(f"it has no array params/{key} of {axes} axes")
+        if 0 in value.shape:
+            raise refuse(f"its array params/{key} is empty, of shape {value.shape}")
         return value.shape
 
     def stack(key: str) -> dict[str, int]:
-        layers, _, heads, _ = shape(f"{key}/x_layers/self_attention/query/w", 4)
+        layers, _, heads, size = shape(f"{key}/x_layers/self_attention/query/w", 4)
+        if heads * size != width:
+            raise refuse(f"{heads} heads of size {size} in params/{key} are not {width} wide")
         return {
             "layers": layers,
             "heads": heads,
@@ -225,38 +228,38 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[
     places = shape(f"{root}spatial_pos_emb/emb_var", 2)[0]
     patch, grid = isqrt(values // 3), isqrt(places)
     if 3 * patch**2 != values or grid**2 != places:
-        raise CheckpointError(
-            f"{name} is of another model: patches of {values} values and tables of {places} places are "
-            "not those of square RGB patches in square frames"
+        raise refuse(
+            f"patches of {values} values and tables of {places} places are not those of square RGB "
+            "patches in square frames"
         )
     space = stack(f"{root}spatial_encoder/transformers_stack")
-    found = {
-        "patch": patch,
-        "size": grid * patch,
-        "frames": shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
-        "width": width,
-        "spatial_layers": space["layers"],
-        "heads": space["heads"],
-        "mlp": space["mlp"],
-        "temporal_layers": stack(f"{root}temporal_encoder/transformers_stack")["layers"],
-    }
-    if root == "vision_encoder/":
-        text = stack("text_encoder/unimodal_transformer")
-        _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
-        hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
-        found |= {
-            "text_layers": text["layers"],
-            "text_mlp": text["mlp"],
-            "text_norm": "primer_hybrid" if hybrid else "pre",
-            "vocabulary": shape("text_encoder/token_emb/emb_var", 2)[0],
-            "pooler_inner": heads * size,
-            "aux_layers": stack("auxiliary_encoder/transformers_stack")["layers"]
-            if "auxiliary_encoder" in starts
-            else 0,
-        }
-    elif root:
-        found["classes"] = shape("projection/linear/kernel", 2)[1]
-    return found
+    found = Sizes(
+        size=grid * patch,
+        patch=patch,
+        frames=shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
+        width=width,
+        spatial_layers=space["layers"],
+        temporal_layers=stack(f"{root}temporal_encoder/transformers_stack")["layers"],
+        heads=space["heads"],
+        mlp=space["mlp"],
+    )
+    if root == "encoder/":
+        return replace(found, classes=shape("projection/linear/kernel", 2)[1])
+    if not root:
+        return found
+    _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
+    if heads != found.heads:
+        raise refuse(f"its pooler has {heads} heads and its encoder {found.heads}")
+    hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
+    more = "auxiliary_encoder" in starts
+    return replace(
+        found,
+        text_layers=stack("text_encoder/unimodal_transformer")["layers"],
+        text_norm="primer_hybrid" if hybrid else "pre",
+        aux_layers=stack("auxiliary_encoder/transformers_stack")["layers"] if more else 0,
+        pooler_inner=heads * size,
+        vocabulary=shape("text_encoder/token_emb/emb_var", 2)[0],
+    )
 
 
 def build(
@@ -283,30 +286,10 @@ def build(
     return model
 
 
-def shapes(found: dict[str, int | str]) -> VideoEncoder | VideoText | VideoClassifier:
-    """A model of these sizes (as `infer` and `sizes` give them) whose parameters are shapes: nothing is initialised."""
-    vision = {key: found[key] for key in VISION}
-
-    def make() -> nnx.Module:
-        if "vocabulary" in found:
-            text = dict(
-                vocabulary=found["vocabulary"],
-                layers=found["text_layers"],
-                mlp=found["text_mlp"],
-                norm=found["text_norm"],
-            )
-            return VideoText(
-                vision=vision,
-                text=text,
-                aux_layers=found["aux_layers"],
-                pooler_inner=found["pooler_inner"],
-                rngs=nnx.Rngs(0),
-            )
-        if "classes" in found:
-            return VideoClassifier(vision=vision, classes=found["classes"], rngs=nnx.Rngs(0))
-        return VideoEncoder(**vision, rngs=nnx.Rngs(0))
-
-    return nnx.eval_shape(make)
+def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
+    """A model of these sizes (as `infer` gives them) whose parameters are shapes: nothing is initialised."""
+    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
+    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
 
 def assign(
