@@ -9,7 +9,7 @@ import toy
 
 from vplib.data import pipeline, text
 
-SIZES = dict(frames=3, size=12, short=16, batch=4, seed=0)
+SIZES = dict(frames=3, size=12, resolution=16, batch=4, seed=0)
 CORPORA = {"first": 0, "second": 1, "images": 2}
 
 
@@ -167,7 +167,7 @@ def test_threads_workers_and_memory_do_not_change_batches(folders, tokenizer):
 
 def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     clip = 6 * 16 * 16 * 3
-    source = pipeline.ClipSource(folders["first"], short=16, tokenizer=None, memory=3 * clip)
+    source = pipeline.ClipSource(folders["first"], resolution=16, tokenizer=None, memory=3 * clip)
     first = [source[index]["frames"] for index in range(8)]
     again = [source[index]["frames"] for index in range(8)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True] * 3 + [False] * 5
