@@ -1,4 +1,4 @@
-"""Batches are what was asked for: from the right corpora, at the right rates, the same on any number of machines."""
+"""Batches are what was asked for: the right corpora and rates, the same on any number of machines."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""Writing shards: the same bytes whatever happens on the way, and clear words when it cannot be done."""
+"""Writing shards: the same bytes whatever happens on the way, clear words when it cannot be done."""
 
 import concurrent.futures
 import contextlib

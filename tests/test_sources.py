@@ -1,4 +1,4 @@
-"""Your own videos as sources: what is kept, what is encoded anew, and what is said about bad folders."""
+"""Your own videos as sources: what is kept, what is left out, and what is said about bad folders."""
 
 import codecs
 import io
@@ -239,7 +239,7 @@ def test_fields_with_names_of_ours_are_kept_apart(tmp_path):
         tmp_path / "0.tar",
         {
             "a.mp4": data,
-            "a.json": b'{"caption": "a square", "file_name": "mine.mp4", "given": 1, "duration": "9s"}',
+            "a.json": b'{"caption": "a", "file_name": "mine.mp4", "given": 1, "duration": "9s"}',
         },
     )
     meta = sources.WebDatasetSource(path, name="web", resolution=48)[0].meta

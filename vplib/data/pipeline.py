@@ -1,7 +1,7 @@
 """Grain input pipelines: shards of encoded video to batches. Files in, numpy out; no jax here.
 
-decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> mix, every step random-access, so an
-iterator's whole state is one integer.
+decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> mix, every step
+random-access, so an iterator's whole state is one integer.
 """
 
 import atexit
@@ -21,9 +21,10 @@ from vplib.data.text import Tokenizer
 
 
 class ClipSource:
-    """Decoded, tokenised clips of one corpus by index; keeps up to `memory` bytes of decoded frames.
+    """Decoded, tokenised clips of one corpus by index.
 
-    `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are decoded.
+    `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
+    decoded. Up to `memory` bytes of decoded frames are kept.
     """
 
     def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
@@ -82,9 +83,10 @@ def crop(
 
 
 class Sample(grain.transforms.RandomMap):
-    """Frames at random moments of equal stretches of the clip, and a random crop; no flips (they would reverse motion).
+    """Frames at random moments of equal stretches of the clip, and a random crop.
 
-    The paper names no augmentation; this is our choice. One-frame clips (images) stay one frame unless `tile`, which repeats them.
+    No flips: they would reverse motion. The paper names no augmentation; this is our choice.
+    One-frame clips (images) stay one frame unless `tile`, which repeats them.
     """
 
     def __init__(self, frames: int, size: int, tile: bool = False):
@@ -117,14 +119,18 @@ def stream(
     threads: int = 2,
     workers: int = 0,
 ) -> grain.DatasetIterator:
-    """An endless iterator of this process's share of global batches {video uint8 (B,T,S,S,3), ids, keep}.
+    """An endless iterator of this process's share of global batches.
 
-    Each corpus is shuffled anew every epoch with its own seed and repeated. `resolution` is the shorter side, in pixels,
-    at which clips are cropped to `size`. `mixing` "alternating" draws every batch
-    from one corpus (alternating gradient descent, the paper's), "plain" mixes inside batches; `weights` are relative.
-    `image_batch` is the size of alternating batches from a corpus of images (clips of one frame), `batch` where not given.
-    `index` of `count` processes gets its slice of each global batch. `workers` > 0 decodes in processes. The iterator
-    has get_state and set_state; equal arguments give equal batches whatever `threads` and `workers`.
+    A batch is {video uint8 (B,T,S,S,3)} and, with a `tokenizer`, {ids, keep} (B,L).
+
+    Each corpus is shuffled anew every epoch with its own seed and repeated. `resolution` is the
+    shorter side, in pixels, of the frames that are cropped to `size`. `mixing` "alternating" draws
+    every batch from one corpus (alternating gradient descent, the paper's), "plain" mixes inside
+    batches; `weights` are relative. `image_batch` is the size of alternating batches from a corpus
+    of images (all clips are one frame), `batch` where not given; a single picture among videos is
+    repeated. `index` of `count` processes gets its slice of each global batch. `workers` > 0
+    decodes in processes. The iterator has get_state and set_state; equal arguments give equal
+    batches whatever `threads` and `workers`.
 
     Raises ValueError for a batch that the processes do not divide or an unknown `mixing`.
     """
@@ -132,7 +138,8 @@ def stream(
     for size_of_one in (batch, image_batch):
         if size_of_one % count:
             raise ValueError(
-                f"a global batch of {size_of_one} does not divide over {count} processes: choose a multiple"
+                f"a global batch of {size_of_one} does not divide over {count} processes: "
+                "choose a multiple"
             )
     parts, shares = [], []
     for number, (name, folder) in enumerate(sorted(folders.items())):

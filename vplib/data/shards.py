@@ -1,7 +1,8 @@
 """ArrayRecord shards: clips and their captions in a few large files, made for random access.
 
-A shard is a function of the source and a range of its indices alone, so shards can be written by any
-number of processes, in any order, and again after an interruption, and come out the same to the byte.
+A shard is a function of the source and a range of its indices alone, so shards can be written by
+any number of processes, in any order, and again after an interruption, and come out the same to
+the byte.
 """
 
 import collections
@@ -59,7 +60,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Clip:
-        """Raises VideoError for a clip that cannot be used. Any other error is a mistake of the source."""
+        """Raises VideoError for a clip that cannot be used; any other error is our mistake."""
 
 
 def printable(text: str) -> str:
@@ -89,11 +90,11 @@ def write(
     """Writes `<name>-00000-of-00003.array_record` and so on, and last `manifest.json`.
 
     A shard covers `shard_size` indices of the source and has a JSON of statistics beside it. A clip
-    that raises anything is left out and listed with its cause, in the manifest and in `skipped.csv`;
-    only lack of memory and a full disk end the writing. Shards that an interrupted call finished are
-    kept, but for those with a mistake of the source, which may be mended by now. `workers` processes
-    write at the same time; 0 writes in this one. `progress.update(clips, skipped=...)` is called
-    after each shard. Returns the manifest.
+    that raises anything is left out and listed with its cause in the manifest and `skipped.csv`;
+    only lack of memory and a full disk end the writing. Shards that an interrupted call finished
+    are kept, but for those where another error than VideoError was raised: that may be mended by
+    now. `workers` processes write at the same time; 0 writes in this one.
+    `progress.update(clips, skipped=...)` is called after each shard. Returns the manifest.
 
     Raises ShardError, and writes no manifest, if the share of clips left out exceeds
     `max_skipped_fraction` or is 1, and FileError if the folder cannot be written or another process
@@ -127,10 +128,10 @@ def write(
         write_skipped(report, skipped)
         if len(skipped) == total or len(skipped) > max_skipped_fraction * total:
             raise ShardError(
-                f"{source.name}: {len(skipped)} of the first {seen} clips (of {total}) cannot be used "
-                f"and the allowed share is {max_skipped_fraction:g}, so no manifest was written (first: "
-                f"{skipped[0]['file']} {skipped[0]['reason']}); repair the files listed in {report} or "
-                "raise data.max_skipped_fraction."
+                f"{source.name}: {len(skipped)} of the first {seen} clips (of {total}) cannot be "
+                f"used and the allowed share is {max_skipped_fraction:g}, so no manifest was "
+                f"written (first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files "
+                f"listed in {report} or raise data.max_skipped_fraction."
             )
         manifest = _manifest(source.name, fingerprint, shards)
         _write_json(folder / "manifest.json", manifest)
@@ -151,7 +152,8 @@ def _manifest(name: str, fingerprint: str, shards: list[dict]) -> dict:
 class Shards:
     """Random access to a folder that `write` filled; `shards[i]` is a Clip.
 
-    Safe in threads, survives pickling. Raises ShardError if the folder is incomplete or a shard is damaged.
+    Safe in threads, survives pickling. Raises ShardError if the folder is incomplete or a shard is
+    damaged.
     """
 
     def __init__(self, folder: str | Path):
@@ -168,7 +170,8 @@ class Shards:
             found = path.stat().st_size if path.exists() else 0
             if found != size:
                 raise ShardError(
-                    f"{path}: the shard has {found} bytes instead of {size}; prepare the corpus again."
+                    f"{path}: the shard has {found} bytes instead of {size}; "
+                    "prepare the corpus again."
                 )
         damaged = (
             f"{self.folder}: a shard is damaged; delete the folder and prepare the corpus again."
@@ -202,7 +205,8 @@ class Shards:
             return Clip(**msgpack.unpackb(self._records[index]))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ShardError(
-                f"{self.folder}: record {index} is damaged; delete the folder and prepare the corpus again."
+                f"{self.folder}: record {index} is damaged; "
+                "delete the folder and prepare the corpus again."
             ) from error
 
 
@@ -234,7 +238,10 @@ def _remove_outdated(folder: Path, name: str, keep: set[str]):
 def _mapped(
     source: Source, fingerprint: str, workers: int
 ) -> Iterator[Callable[[list], Iterable[dict]]]:
-    """A `map` of `_write_shard` over tasks, here or in processes; leaving early cancels what has not begun."""
+    """A `map` of `_write_shard` over tasks, here or in processes.
+
+    Leaving early cancels what has not begun.
+    """
     if not workers:
         yield lambda tasks: (_write_shard(source, fingerprint, *task) for task in tasks)
         return
@@ -249,8 +256,8 @@ def _mapped(
         yield lambda tasks: pool.map(_write_shard_in_worker, tasks)
     except BrokenProcessPool as error:
         raise ShardError(
-            f"{source.name}: a worker process died, often for want of memory; lower `workers` and start again, "
-            f"finished shards are kept."
+            f"{source.name}: a worker process died, often for want of memory; "
+            "lower `workers` and start again, finished shards are kept."
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -274,7 +281,7 @@ def _write_shard_in_worker(task: tuple[Path, range]) -> dict:
 
 
 def _write_shard(source: Source, fingerprint: str, path: Path, indices: range) -> dict:
-    """Writes one shard and, last, its JSON of facts, unless both are there already; returns the facts."""
+    """Writes one shard and, last, its JSON of facts, unless both are there; returns the facts."""
     facts_path = path.with_suffix(".json")
     with contextlib.suppress(OSError, ValueError):
         facts = json.loads(facts_path.read_text(encoding="utf-8"))
@@ -317,14 +324,14 @@ def _full(error: Exception) -> bool:
 
 
 def _excuse(error: Exception, name: str) -> dict[str, str]:
-    """Why a clip is left out. An error that does not say of which file it is, is of the clip `name`."""
+    """Why a clip is left out; `name` is for errors that do not say which file they are about."""
     if isinstance(error, VideoError):
         return {"file": printable(error.name), "reason": printable(error.problem)}
     return {"file": name, "reason": printable(f"{type(error).__name__}: {error}")}
 
 
 def _statistics(clip: Clip) -> dict[str, dict]:
-    """Counts that add up over clips and shards: totals, and clips by caption length, by duration and by label."""
+    """Counts that add up over clips and shards: totals, and clips by words, seconds and label."""
     words = len(clip.text.split())
     seconds = clip.meta["duration"]
     totals = {

@@ -70,8 +70,8 @@ class FolderSource:
         for line in self._lines:
             if not _caption(line.entry.get("text")):
                 raise SourceError(
-                    f"{self.folder / 'metadata.jsonl'}, line {line.number}: there is no `text`, the "
-                    "caption; every line needs one that is not empty."
+                    f"{self.folder / 'metadata.jsonl'}, line {line.number}: there is no `text`, "
+                    "the caption; every line needs one that is not empty."
                 )
         return [_caption(line.entry["text"]) for line in self._lines]
 
@@ -100,10 +100,11 @@ class WebDatasetSource:
     """Clips of the tar files that video2dataset writes: `KEY.mp4` and its caption.
 
     `root` is a folder of tar files or one of them. The caption is `KEY.txt` or, where that is
-    missing or empty, `caption` in `KEY.json`, whose other fields are kept. `KEY.cls`, a whole number,
-    is the `label` of a clip whose JSON has none. What the JSON calls `file_name`, `width`, `height`,
-    `fps`, `frames` or `duration` is kept as `given.width` and so on: a clip's own fields of these
-    names are ours. Frames whose shorter side exceeds `resolution` pixels are scaled down to it.
+    missing or empty, `caption` in `KEY.json`, whose other fields are kept. `KEY.cls`, a whole
+    number, is the `label` of a clip whose JSON has none. What the JSON calls `file_name`, `width`,
+    `height`, `fps`, `frames` or `duration` is kept as `given.width` and so on: a clip's own fields
+    of these names are ours. Frames whose shorter side exceeds `resolution` pixels are scaled down
+    to it.
 
     Raises SourceError if there is no tar file, or one is damaged. A clip without a caption or with
     an unreadable one raises VideoError.
@@ -156,7 +157,7 @@ class WebDatasetSource:
 
 @contextlib.contextmanager
 def _blamed(name: str) -> Iterator[None]:
-    """Makes whatever reading or encoding the clip `name` raises a VideoError; lack of memory passes."""
+    """Makes whatever reading or encoding a clip raises a VideoError; lack of memory passes."""
     try:
         yield
     except (VideoError, MemoryError):
@@ -236,7 +237,8 @@ def _read_metadata(folder: Path) -> list[_Line]:
         if splits:
             advice = f"choose a split of {', '.join(splits)}"
         raise SourceError(
-            f'{path}: there is no such file with lines like {{"file_name": ..., "text": ...}}; {advice}.'
+            f"{path}: there is no such file with lines like "
+            f'{{"file_name": ..., "text": ...}}; {advice}.'
         )
     lines = []
     for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
@@ -254,7 +256,8 @@ def _read_metadata(folder: Path) -> list[_Line]:
             file = _found(folder, name)
         except OSError as error:
             raise SourceError(
-                f"{where}: the file {name!r} cannot be looked up ({error.strerror}); correct its name."
+                f"{where}: the file {name!r} cannot be looked up ({error.strerror}); "
+                "correct its name."
             ) from error
         if file is None:
             raise SourceError(
@@ -276,9 +279,9 @@ def _found(folder: Path, name: str) -> Path | None:
 
 
 def _digest(path: Path) -> str:
-    """Hash of a file's size and both ends: enough to notice another video, and quick for a terabyte of them.
+    """Hash of a file's size and both ends: enough to notice another video, quick for terabytes.
 
-    For a file that cannot be opened it is the reason: such a clip is left out when its turn comes.
+    Of a file that cannot be opened, the reason: such a clip is left out when its turn comes.
     """
     try:
         size = path.stat().st_size

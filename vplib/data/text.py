@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int
 
 from vplib import files
 
-# The released video-text models' vocabulary, "c4_en". Source: google-deepmind/videoprism, models.py,
-# which names the bucket gs://t5-data; this is its public address.
+# The released video-text models' vocabulary, "c4_en". Source: google-deepmind/videoprism,
+# models.py, which names the bucket gs://t5-data; this is its public address.
 RELEASED = "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model"
 RELEASED_SIZE, RELEASED_LENGTH = 32_000, 64  # pieces; tokens of a text, without the class token
 
@@ -27,12 +27,12 @@ PUNCTUATION = str.maketrans({c: " " for c in string.punctuation})
 
 
 def canonical(text: str) -> str:
-    """Released canonicalisation: punctuation to spaces, lower case, single spaces, a full stop at the end."""
+    """As released: punctuation to spaces, lower case, single spaces, a full stop at the end."""
     return re.sub(r"\s+", " ", text.translate(PUNCTUATION)).strip().lower() + "."
 
 
 def train(texts: Iterable[str], path: Path, *, size: int) -> None:
-    """Write a SentencePiece unigram model of at most `size` pieces (fewer when the texts have no more).
+    """Write a SentencePiece unigram model of `size` pieces, or fewer if the texts have no more.
 
     Pad is 0. One thread, so that equal texts give equal bytes. Raises ValueError as `check` does,
     and FileError when `path` cannot be written.
@@ -43,16 +43,16 @@ def train(texts: Iterable[str], path: Path, *, size: int) -> None:
 
 
 def check(texts: Iterable[str], *, size: int) -> None:
-    """What `train` would refuse, at a tenth of its time.
+    """Refuse what `train` would, at a tenth of its time.
 
-    Raises ValueError when no text has a word, or when `size` pieces are too few: SentencePiece wants
-    one for each character, the rarest (0.05% of the text) aside.
+    Raises ValueError when no text has a word, or when `size` pieces are too few: SentencePiece
+    wants one for each character, the rarest (0.05% of the text) aside.
     """
     _check(_lines(texts), size)
 
 
 def _lines(texts: Iterable[str]) -> list[str]:
-    """Canonical texts as the trainer takes them: long ones, such as transcripts, on several lines."""
+    """Canonical texts as the trainer takes them: transcripts and the like on several lines."""
     lines = []
     for line in map(canonical, texts):
         # A character has at most four bytes.
@@ -63,21 +63,23 @@ def _lines(texts: Iterable[str]) -> list[str]:
 def _check(lines: list[str], size: int) -> None:
     if not any(line.strip(". ") for line in lines):
         raise ValueError(
-            "no caption has any words: a vocabulary cannot be trained; check the text fields of the corpus"
+            "no caption has any words: a vocabulary cannot be trained; "
+            "check the text fields of the corpus"
         )
     try:
-        # Too few for any text: SentencePiece counts the characters, says how many it wants and stops.
+        # Too few for any text: SentencePiece counts the characters, says what it wants and stops.
         _trained(lines, 4)
     except RuntimeError as error:
         wanted = re.search(r"smaller than required_chars. 4 vs (\d+)", str(error))
         if not wanted:
             raise ValueError(
-                f"no vocabulary can be trained on these captions ({error}): check the text fields of the corpus"
+                f"no vocabulary can be trained on these captions ({error}): "
+                "check the text fields of the corpus"
             ) from error
         if size < int(wanted[1]):
             raise ValueError(
-                f"data.vocabulary={size} is too small for the different characters of these captions: "
-                f"give data.vocabulary={wanted[1]} or more"
+                f"data.vocabulary={size} is too small for the different characters of these "
+                f"captions: give data.vocabulary={wanted[1]} or more"
             ) from None
 
 
@@ -108,7 +110,8 @@ class Tokenizer:
     def __init__(self, path: Path, length: int):
         if not Path(path).is_file():
             raise FileNotFoundError(
-                f"no SentencePiece model at {path}: run 10_prepare_corpus, or give data.tokenizer=<path>"
+                f"no SentencePiece model at {path}: run 10_prepare_corpus, "
+                "or give data.tokenizer=<path>"
             )
         self.length = length
         try:
@@ -122,7 +125,7 @@ class Tokenizer:
         self._first = [self._pieces.bos_id()] if self._pieces.bos_id() >= 0 else []
 
     def unknown(self, texts: Iterable[str]) -> int:
-        """How many texts have no piece that the vocabulary knows; to a model they are all the same."""
+        """How many texts have no piece that the vocabulary knows: a model sees nothing in them."""
         bare = {
             self._pieces.piece_to_id(piece) for piece in ("▁", ".", "▁.")
         }  # what every text has
@@ -144,8 +147,9 @@ class Tokenizer:
 def released_tokenizer(path: str | Path | None = None) -> Tokenizer:
     """The tokeniser of the released video-text models: c4_en, 64 tokens.
 
-    `path` is its file; without one it is fetched once, to $XDG_CACHE_HOME/vplib (~/.cache/vplib). Raises ValueError when
-    it is not there and cannot be fetched (HF_HUB_OFFLINE=1 forbids it, as for weights), or is another vocabulary.
+    `path` is its file; without one it is fetched once, to $XDG_CACHE_HOME/vplib (~/.cache/vplib).
+    Raises ValueError when it is not there and cannot be fetched (HF_HUB_OFFLINE=1 forbids it, as
+    for weights), or is another vocabulary, and FileError when it cannot be stored.
     """
     if path is None:
         path = (
@@ -178,8 +182,8 @@ def _fetch(url: str, path: Path) -> None:
             content = response.read()
     except (OSError, http.client.HTTPException) as error:  # the latter: cut short
         raise ValueError(
-            f"the tokeniser c4_en is not at {path} and cannot be fetched ({error}): give the path of the file "
-            f"{url}"
+            f"the tokeniser c4_en is not at {path} and cannot be fetched ({error}): "
+            f"give the path of the file {url}"
         ) from None
     files.folder(path.parent)
     files.write(path, content)
