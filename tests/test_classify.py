@@ -123,7 +123,7 @@ def folder_source(tmp_path, broken: int):
         (f"{i}.mp4", good[:40] if i < broken else good, {"text": "a square", "label": "a"})
         for i in range(5)
     ]
-    return sources.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", max_side=48)
+    return sources.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", resolution=48)
 
 
 def test_broken_videos_are_left_out_counted_and_named(encoder, tmp_path):
