@@ -56,13 +56,6 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     return cfg
 
 
-def reports(cfg: DictConfig) -> Path:
-    """Where a run's figures and tables belong: `reports/` for the reference run of a scale (seed 0, no ablation, its
-    default tag), the run's own folder for every other, so that a sweep or a trial overwrites no committed result."""
-    reference = cfg.scale != "smoke" and cfg.tag == f"{cfg.source}-{cfg.scale}-none-s0"
-    return paths.REPORTS if reference else Path(cfg.out) / "reports"
-
-
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
     """The runs of a sweep in Hydra's grammar, the last key varying fastest; one run if nothing is swept.
 

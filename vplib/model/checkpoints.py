@@ -4,10 +4,11 @@
 """
 
 import hashlib
-import os
+import io
+import re
 import zipfile
 from dataclasses import asdict, replace
-from math import isqrt
+from math import isqrt, prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,11 +19,12 @@ import yaml
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from vplib import paths
+from vplib import files, paths
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
 from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
+PACKED = 16  # times its own size is the most that a file of weights unpacks to
 
 
 class Released(NamedTuple):
@@ -77,41 +79,139 @@ def _whole(value) -> np.ndarray:
 
 
 def save(model: nnx.Module, path: Path) -> None:
-    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes."""
+    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes.
+
+    Raises CheckpointError for weights that are not finite, FileError if the file cannot be written.
+    """
     weights, path = flatten(model), Path(path)  # every process takes part in the gathering
     if jax.process_index():
         return  # the first process of a pod writes
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open(
-        "wb"
-    ) as file:  # a file of today has the bytes of one of tomorrow: savez stamps no time
+    _finite(weights, path)
+    files.folder(path.parent)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        # a file of today has the bytes of one of tomorrow: savez stamps no time
         np.savez(
             file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())}
         )
-    os.replace(temporary, path)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
+    """All arrays of a weights file, whose headers are read first: what they promise must be in the file.
+
+    Raises CheckpointError when it is missing, something else, damaged, or holds other than finite numbers.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
             f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file"
         )
     try:
+        with path.open("rb") as file:
+            start = file.read(512)
+        if not zipfile.is_zipfile(path) and (found := _kind(start)):
+            raise CheckpointError(f"{path} is {found[0]}, not an .npz file of weights: {found[1]}")
+        with zipfile.ZipFile(path) as archive:
+            _headers(archive, path)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        zipfile.BadZipFile,
-        EOFError,
-    ) as error:  # TypeError: an .npy file
+            weights = {name: archive[name] for name in archive.files}
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever zip, zlib or NumPy make of damaged bytes
+        why = str(error) or type(error).__name__
         raise CheckpointError(
-            f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again"
+            f"{path} is not a readable weights file ({why}): it may be cut short; fetch or train it again"
         ) from None
+    _finite(weights, path)
+    return weights
+
+
+_KINDS = (  # how a file begins, what it is, what to do; the first that fits
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch what it points to with git lfs pull"),
+    (
+        rb".{4}\0{4}\{",
+        "a safetensors file",
+        "save its arrays with numpy.savez under the released names",
+    ),
+    (rb"\x80[\x02-\x05]", "a pickle", "save its arrays with numpy.savez, where you trust it"),
+    (rb"\x93NUMPY", "a single NumPy array", "give the .npz file with all arrays"),
+    (rb"\x89HDF\r\n", "an HDF5 file", "save its arrays with numpy.savez"),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|.{257}ustar",
+        "packed",
+        "unpack it first",
+    ),
+    (rb"\s*<", "a web page", "fetch the file itself, not the page about it"),
+    (rb"\s*[\[{]", "a JSON text", "give the file with the arrays"),
+    (rb"$", "empty", "fetch or train it again"),
+)
+
+
+def _kind(start: bytes) -> tuple[str, str] | None:
+    """What a file that begins so is, and what to do with it."""
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    known = (kind for kind in _KINDS if re.match(kind[0], start, re.DOTALL))
+    return next(((what, advice) for _, what, advice in known), None)
+
+
+def _headers(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises CheckpointError for an archive whose headers promise what weights do not have or the file does not hold."""
+    members = archive.infolist()
+    if any(member.filename.endswith("data.pkl") for member in members):
+        raise CheckpointError(
+            f"{path} is a PyTorch file, not an .npz file of weights: save its arrays with numpy.savez "
+            "under the released names"
+        )
+    stored, held = sum(member.file_size for member in members), path.stat().st_size
+    if stored > max(PACKED * held, 2**26):
+        raise CheckpointError(
+            f"{path} would unpack to {stored / 1e9:.1f} GB from {held / 1e6:.1f} MB, which no weights do: "
+            "fetch or train it again"
+        )
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            raise CheckpointError(
+                f"{path} holds {member.filename}, which is no array: give an .npz file in the released layout"
+            )
+        name = member.filename.removesuffix(".npy")
+        with archive.open(member) as file:
+            shape, dtype, start = _header(file)
+        if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
+            what = "Python objects" if dtype.hasobject else f"numbers of type {dtype.str}"
+            raise CheckpointError(
+                f"{path} holds {what} in {name}: save it as little-endian float32 or float16"
+            )
+        if start + prod(shape) * dtype.itemsize != member.file_size:
+            raise CheckpointError(
+                f"{path} is damaged: {name} should be of shape {shape}, and {member.file_size} bytes "
+                "are not that; fetch or train it again"
+            )
+
+
+def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of the .npy array that begins here, and where its values begin. Reads 10 kB at most."""
+    start = file.read(12)
+    if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2):
+        raise ValueError("an array has no header")
+    first, length = (10, start[8:10]) if start[6] == 1 else (12, start[8:12])
+    length = int.from_bytes(length, "little")
+    if length > 10_000:
+        raise ValueError("an array's header is too long")
+    whole = io.BytesIO(start[8:] + file.read(first + length - 12))
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if start[6] == 1
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(whole)
+    return shape, dtype, first + length
+
+
+def _finite(weights: dict[str, np.ndarray], path: Path) -> None:
+    for name, value in weights.items():
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            raise CheckpointError(
+                f"the weights of {path} are not finite ({name}): train them again, with a lower learning rate"
+            )
 
 
 def digest(weights: dict[str, np.ndarray]) -> str:
@@ -173,7 +273,10 @@ def _fetch(released: Released, name: str) -> str:
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return hf_hub_download(repository, file)
+        with files.explained(Path(constants.HF_HUB_CACHE)):
+            return hf_hub_download(repository, file)
+    except files.FileError:
+        raise
     except (OSError, EntryNotFoundError) as error:
         if constants.HF_HUB_OFFLINE:
             raise CheckpointError(
