@@ -76,13 +76,13 @@ def _free(rwlock: Path) -> None:
     try:
         held = json.loads(rwlock.read_text(encoding="utf-8"))
         holders = [*held.get("write", {}).values(), *sum(held.get("read", {}).values(), [])]
-        living = [holder for holder in holders if _is_dvc(int(holder["pid"]))]
+        living = [holder for holder in holders if _is_dvc(holder["pid"])]
     except FileNotFoundError:
         return
     except (ValueError, KeyError, TypeError, AttributeError):  # cut short by a full disk
         living = []
     for holder in living:
-        pid, what = holder["pid"], holder.get("cmd", "dvc")
+        pid, what = holder["pid"], f"dvc {holder['cmd'].partition(' ')[2]}"
         sys.exit(
             f"error: process {pid} ({what}) works here: wait until it ends, or type: kill {pid}"
         )
