@@ -14,9 +14,15 @@ VARIABLES = {
     # XLA gives its buffers back after every step: with small pages a small step on CPU takes 1.4 times as long (LOG.md).
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages where the system has them; ignored where there is no glibc
 }
-# Keys of the configuration that change how fast a run is and what memory it takes, never what it computes: they do not
-# tell one run from another, so a run that was killed for want of memory continues with less.
-FREE = ("data.memory", "hardware.threads", "hardware.workers")
+# Keys of the configuration that change how fast a run is, what memory it takes and what it saves on the way, never what
+# it computes: they do not tell one run from another, so a run that was killed for want of memory continues with less.
+FREE = (
+    "data.memory",
+    "hardware.threads",
+    "hardware.workers",
+    "optim.checkpoint_every",
+    "optim.tensorboard",
+)
 
 
 def prepare() -> None:

@@ -83,8 +83,8 @@ RULES = (  # patterns of keys, and what they accept: the first that fits; every 
     ("*.warmup *.shuffle_warmup stage1.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
-    ("hardware.remat stage2.*", _flag),
-    ("probe.shots", _or_null(_whole(1))),
+    ("hardware.remat optim.tensorboard stage2.*", _flag),
+    ("probe.shots eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
 OPEN = (
@@ -100,6 +100,7 @@ DIVISIBLE = (
     ("model.size", "model.patch"),
     ("model.width", "model.heads"),
     ("model.pooler_inner", "model.heads"),
+    ("model.width", "probe.heads"),
     ("model.decoder.width", "model.decoder.heads"),
     ("optim.checkpoint_every", "optim.every"),
     ("stage1.batch", "stage1.loss_chunk"),

@@ -85,7 +85,7 @@ def train_probe(
 def _optimiser(lr: float, steps: int, weight_decay: float) -> optax.GradientTransformation:
     """One object a recipe, so that `_epoch` compiles once for all seeds and backbones."""
     return optax.adamw(
-        schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)),
+        schedule("cosine", learning_rate=lr, steps=steps, warmup=max(steps // 20, 1)),
         weight_decay=weight_decay,
     )
 

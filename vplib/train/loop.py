@@ -19,59 +19,34 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from vplib import files
+from vplib import code, environment, files
 from vplib.progress import Progress
 from vplib.train import sharding
 from vplib.train.states import Record, States, opened
-
-# Keys of the configuration that change neither batches nor updates: speed, memory and how often is saved.
-INDIFFERENT = (
-    "data.memory",
-    "hardware.threads",
-    "hardware.workers",
-    "optim.checkpoint_every",
-    "optim.tensorboard",
-)
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on: one sentence with the step, the batch and what to try."""
 
 
-def identity(config: str, folders: Iterable[Path], code: str = "") -> str:
-    """A digest of all that decides a training's result: its configuration, the shards' manifests, the code.
+def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
+    """A digest of all that decides a training's result: configuration, the shards' manifests, and code.
 
-    `config` is YAML text, of which the INDIFFERENT keys do not count; what follows its last line break counts as it is
-    (the digest of weights that the training begins with). `code` is a digest of the code; empty: of the method's files.
+    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its last line break counts
+    as it is (the digest of weights that the training begins with). Of the code, what `fit` and the functions and classes
+    `used` reach counts, without comments and docstrings.
     """
     text, _, rest = config.rpartition("\n")
     values = yaml.safe_load(text) or {}
-    for key in INDIFFERENT:
+    for key in environment.FREE:
         section, _, name = key.partition(".")
         if isinstance(values.get(section), dict):
             values[section].pop(name, None)
-    digest = hashlib.sha256(json.dumps([values, rest, code], sort_keys=True, default=str).encode())
-    manifests = [Path(folder) / "manifest.json" for folder in folders]
-    for path in manifests if code else [*_METHOD, *manifests]:
-        digest.update(path.read_bytes())
+    reached = code.of(fit, *used)
+    digest = hashlib.sha256(json.dumps([values, rest, reached], sort_keys=True).encode())
+    for folder in folders:
+        digest.update((Path(folder) / "manifest.json").read_bytes())
     return digest.hexdigest()
-
-
-_METHOD = [
-    Path(__file__).parents[1] / f"{name}.py"
-    for name in (
-        "model/attention",
-        "model/layers",
-        "model/encoders",
-        "method/masking",
-        "method/losses",
-        "method/stages",
-        "data/pipeline",
-        "data/text",
-        "train/loop",
-        "train/optimiser",
-    )
-]
 
 
 def fit(
