@@ -91,7 +91,10 @@ def features(
                     values[encoder][len(rows) - len(videos) : len(rows)] = part
                 videos = []
             progress.update(index + 1, skipped=len(skipped))
-    shards.write_skipped(report, skipped)
+    if skipped:
+        shards.write_skipped(report, skipped)
+    else:
+        report.unlink(missing_ok=True)  # of an earlier start
     if len(skipped) > max_skipped_fraction * len(source) or not rows:
         raise SourceError(
             f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is {max_skipped_fraction:g} "

@@ -58,8 +58,12 @@ def train_probe(
     """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes for the same seed.
 
     `loss` takes logits (B, K) and targets: numbers of classes, or what another loss of optax wants. A batch is at most
-    all clips.
+    all clips. Raises ValueError if a number of a class is out of range.
     """
+    if targets.dtype.kind == "i" and (targets.min() < 0 or targets.max() >= classes):
+        raise ValueError(
+            f"targets run from {targets.min()} to {targets.max()} but the probe has {classes} classes"
+        )
     clips = len(targets)
     batch = min(batch, clips)
     sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip

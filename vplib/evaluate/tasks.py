@@ -82,7 +82,7 @@ class Answers:
 # --- the tasks --------------------------------------------------------------------------------------------------------
 
 
-def class_numbers(labels: Sequence[str], classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def class_numbers(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """Which clips are of one of `classes`, and the number of each one's class (-1: none).
 
     Raises LabelError for a clip with several labels.
@@ -117,13 +117,12 @@ TASKS = {
 # --- labels: all are checked before the first clip is encoded ---------------------------------------------------------
 
 
-def labels(source: Originals, key: str, *, name: str) -> list:
+def labels(metas: Sequence[dict | None], key: str, *, name: str) -> list:
     """The label, or the list of labels, of each clip of corpus `name` at a dotted `key` of its metadata.
 
-    Labels that differ only in spaces are one. None stands for a clip that cannot be read. Raises LabelError if a label
-    is missing or blank.
+    Labels that differ only in spaces are one. None stands for a clip that cannot be read, as in `features.metadata`.
+    Raises LabelError if a label is missing or blank.
     """
-    metas = metadata(source)
     found = [None if meta is None else _label(meta, key) for meta in metas]
     bad = [i for i, label in enumerate(found) if label == ""]
     if bad:
@@ -178,7 +177,7 @@ def split(task: Task, train: Sequence, test: Sequence, names: tuple[str, str]) -
     Raises LabelError for one class only, or if no test clip is of a class that is trained.
     """
     classes = classes_of(train, name=names[0])
-    parts = [task.targets(part, classes) for part in (train, test)]
+    parts = [task.targets(labels, classes) for labels in (train, test)]
     if not parts[1][0].any():
         raise LabelError(
             f"{names[1]}: no clip is of a class that {names[0]} has ({', '.join(classes[:5])}); label both alike."
@@ -223,22 +222,25 @@ def probe(
 ) -> dict[tuple[str, str], Answers]:
     """The answers of every (encoder, task): one head a seed is trained on the frozen features.
 
-    `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification, `kind`. Videos are read once
-    for all encoders and tasks of the same corpora; `reading` as `features`, `recipe` as the task's `train`.
+    `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification, `kind`; `sources` are the
+    corpora of these names. Videos are read once for all encoders and tasks of the same corpora. `reading` as
+    `features`, `recipe` as the task's `train`. Raises LabelError before anything is encoded.
     """
     tasks = {name: TASKS[where.get("kind", "classification")] for name, where in wanted.items()}
     parts = {name: (where["train"], where["test"]) for name, where in wanted.items()}
+    metas = {part: metadata(source) for part, source in sources.items()}
     known = {
-        name: [labels(sources[part], where["label"], name=part) for part in parts[name]]
+        name: [labels(metas[part], where["label"], name=part) for part in parts[name]]
         for name, where in wanted.items()
     }
-    for name in wanted:
-        split(tasks[name], *known[name], parts[name])
+    for name, pair in parts.items():
+        split(tasks[name], *known[name], pair)
     answers = {}
     for pair in dict.fromkeys(parts.values()):
         found = [features(encoders, sources[part], name=part, **reading) for part in pair]
-        with Progress(len(wanted) * len(encoders), "probes") as progress:
-            for name in [name for name in wanted if parts[name] == pair]:
+        here, done = [name for name in wanted if parts[name] == pair], 0
+        with Progress(len(here) * len(encoders), "probes") as progress:
+            for name in here:
                 classes, train, test = usable(tasks[name], known[name], found, pair)
                 for encoder in encoders:
                     x, y = train.values[encoder], train.targets
@@ -249,7 +251,8 @@ def probe(
                     answers[encoder, name] = answer(
                         tasks[name], trained, test.values[encoder], test.targets, classes
                     )
-                    progress.update(len(answers))
+                    done += 1
+                    progress.update(done)
     return {(encoder, name): answers[encoder, name] for encoder in encoders for name in wanted}
 
 
