@@ -216,7 +216,7 @@ def histogram(ax: Axes, bins: pd.Series, share: pd.Series, *, label: str, color:
 def seeds(ax: Axes, x: float, values: list[float], *, color: str = BLUE) -> None:
     """One condition: a point per seed, and the mean as a short bar across them."""
     where = dict(x=[x] * len(values), y=values, native_scale=True, color=color, ax=ax)
-    sns.stripplot(**where, jitter=False, size=3, alpha=0.5)
+    sns.stripplot(**where, jitter=False, size=3, alpha=0.5, zorder=1)
     sns.pointplot(**where, errorbar=None, marker="_", markersize=9, markeredgewidth=2)
 
 
@@ -244,9 +244,9 @@ def intervals(
     ends = np.stack([height - frame[low], frame[high] - height]).clip(0)
     ax.errorbar(at, height, ends, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
     if seeds:
-        long = frame[[seeds]].assign(at=at).explode(seeds)
+        long = pd.DataFrame({"x": at, "y": [*frame[seeds]]}).explode("y").dropna().astype(float)
         point = dict(size=2, facecolor="none", edgecolor=DARK, linewidth=0.5)
-        sns.stripplot(x=long["at"], y=long[seeds], native_scale=True, jitter=False, **point, ax=ax)
+        sns.stripplot(long, x="x", y="y", native_scale=True, jitter=False, **point, ax=ax)
     ax.set_xticks(at, frame[x])
     ax.tick_params(axis="x", length=0)
     ax.set(xlabel="", ylabel="", xlim=(-0.6, len(frame) - 0.4))
@@ -334,7 +334,7 @@ def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray,
         directions[:3]
         * np.sign(directions[:3, np.abs(directions[:3]).argmax(1)].diagonal())[:, None]
     )
-    scores = x @ directions.T
+    scores = np.pad(x @ directions.T, ((0, 0), (0, 3 - len(directions))))  # if tokens are fewer
     low, high = np.percentile(scores, [2, 98], axis=0)
     shown = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
     grid = math.isqrt(places)
@@ -345,17 +345,17 @@ def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray,
 def confusion(
     ax: Axes, counts: Int[np.ndarray, "K K"], classes: list[str]
 ) -> Float[np.ndarray, "K K"]:
-    """The matrix in % of each true class, which is returned; a cell of 9.5% or more says its share."""
+    """The matrix in % of each true class, which is returned; cells of 9.5% or more say how much."""
     share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-    numbers = np.where(share >= 9.5, np.char.mod("%.0f", share), "")
     look = dict(cmap="Blues", vmin=0, vmax=100, cbar=False, square=True, linewidths=0.3)
-    sns.heatmap(share, annot=numbers, fmt="", annot_kws={"size": 5}, **look, ax=ax)
-    for text in [text for text in ax.texts if not text.get_text()]:
-        text.remove()
+    bare = dict(xticklabels=False, yticklabels=False)
+    draw = functools.partial(sns.heatmap, share, **look, **bare, ax=ax)
+    draw()
+    draw(mask=share < 9.5, annot=True, fmt=".0f", annot_kws={"size": 5})
     ax.tick_params(length=0)
     every = -(-len(classes) // 60)  # more names would overlap
     at = np.arange(len(classes))[::every]
-    words = [plain(re.sub(r"(?<=\w)_(?=\w)", " ", classes[k]), 24) for k in at]
+    words = [plain(re.sub(r"(?<=\w)_(?=\w)", " ", classes[k]), 32) for k in at]
     ax.set_xticks(at + 0.5, words, rotation=60, ha="right", size=5.5)
     ax.set_yticks(at + 0.5, words, rotation=0, size=5.5)
     ax.set_xlabel("predicted")

@@ -55,7 +55,7 @@ ADAPTATIONS = {"T13": "frozen", "T14": "mlap", "T15": "adapter", "T16": "e2e"}
 
 
 def numbers(table: str | None = None) -> pd.DataFrame:
-    """All published results, or those of one table of the paper ("T2", "F7"); an unknown value is NaN.
+    """All published results, or those of one table ("T2", "F7"); an unknown value is NaN.
 
     Raises ValueError if there is no such table.
     """
@@ -81,10 +81,10 @@ def headline(names: list[str]) -> pd.DataFrame:
     Raises ValueError if the table has other columns than `results.COLUMNS`.
     """
     found = results.read()
-    if any([*row] != results.COLUMNS for row in found):
+    if found and [*found[0]] != results.COLUMNS:
         raise ValueError(
-            f"{paths.REPORTS / 'tables' / 'headline.csv'} has the columns {', '.join(found[0])} "
-            f"instead of {', '.join(results.COLUMNS)}: rerun a notebook that writes it"
+            f"{paths.REPORTS / 'tables' / 'headline.csv'} has the columns {[*found[0]]} instead of "
+            f"{results.COLUMNS}: rerun a notebook that writes it"
         )
     frame = pd.DataFrame(found, columns=results.COLUMNS)
     frame[["value", "low", "high"]] = frame[["value", "low", "high"]].apply(pd.to_numeric)
@@ -104,7 +104,7 @@ def model_label(frame: pd.DataFrame) -> pd.Series:
 
 
 def deltas(results: pd.DataFrame) -> pd.DataFrame:
-    """VideoPrism minus the best previous foundation model on each benchmark, from the result tables.
+    """VideoPrism minus the best previous foundation model on each benchmark, recomputed.
 
     VideoPrism is g, or B with the 8B language model; the baseline is the best of any size, without
     rows noted "gray" (extra modalities, or a language model that was tuned) and without domain
@@ -139,8 +139,8 @@ def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
     """VideoGLUE score (VGS) of each model, and the four task averages and costs behind it.
 
     VGS = sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i) over the adaptations i. S_i averages five
-    task groups (four where temporal localisation was not run); C_i is the cost, in trainable GFLOPs.
-    Source: VideoPrism, Tables 13-17.
+    task groups (four where temporal localisation was not run); C_i is the cost, in GFLOPs of
+    training. Source: VideoPrism, Tables 13-17.
     """
     rows = []
     for (model, size), part in results[results["table"].isin(ADAPTATIONS)].groupby(
