@@ -187,15 +187,6 @@ def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_evaluation_reads_every_clip_once_in_order(folders):
-    batches = list(pipeline.once(folders["first"], frames=3, size=12, short=16, batch=3))
-    assert [len(batch["video"]) for batch, _, _ in batches] == [3, 3, 2]
-    videos = np.concatenate([batch["video"] for batch, _, _ in batches])
-    assert toy.marks(videos) == [(0, clip) for clip in range(8)]
-    assert [line for _, texts, _ in batches for line in texts] == toy.CAPTIONS
-    assert all(meta["frames"] == 6 for _, _, metas in batches for meta in metas)
-
-
 # --- frames and crops -------------------------------------------------------------------------------------------------
 
 

@@ -1,23 +1,30 @@
-"""Figures: one style, one way to save, and the published numbers that the comparison figures are drawn from.
+"""Figures: one style, one way to save, and the forms that several notebooks draw.
 
-Numbers reported by the paper are read from `reports/published/`, ours from `reports/tables/`; none is typed here.
-An empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never enters a difference.
+Captions, labels and texts come from people's data: they are drawn letter by letter, never read as
+mathematics, in whatever fonts of the machine have their letters.
 """
 
+import functools
+import io
 import math
-import os
 import re
 import textwrap
+import unicodedata
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from jaxtyping import Float, Int, UInt8
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
-from vplib import paths
+from vplib import files, paths
 
 COLUMN, PAGE = 3.25, 6.75  # figure widths, inches
 BLUE, LIGHT_BLUE, OURS, DARK, MID, LIGHT = (
@@ -28,8 +35,27 @@ BLUE, LIGHT_BLUE, OURS, DARK, MID, LIGHT = (
     "#80868b",
     "#dadce0",
 )
-# Blue is VideoPrism, vermilion is ours, muted colours are the rest. Neighbours in a figure also differ in lightness,
-# so the figures survive a grey print and the common colour-vision deficiencies.
+FONT = "DejaVu Sans"  # part of Matplotlib: figures look the same everywhere
+OTHER_FONTS = (  # beginnings of the families that are asked for letters that FONT lacks, best first
+    "Noto Sans CJK SC",
+    "Noto Sans",
+    "Source Han Sans",
+    "WenQuanYi",
+    "PingFang",
+    "Hiragino Sans",
+    "Microsoft YaHei",
+    "Yu Gothic",
+    "Malgun Gothic",
+    "Noto Emoji",
+    "Symbola",
+    "Segoe UI",
+    "Droid Sans Fallback",
+    "Arial Unicode",
+)
+# Warnings of every drawing of a letter that no font has: `save` says it once.
+MISSING = r"Glyph .* missing|.* does not support \w+ natively"
+# Blue is VideoPrism, vermilion is ours, muted colours are the rest. Neighbours in a figure also
+# differ in lightness: they survive a grey print and the common colour-vision deficiencies.
 PALETTE = {
     "VideoPrism-B": LIGHT_BLUE,
     "VideoPrism-g": BLUE,
@@ -51,7 +77,7 @@ PALETTE = {
 
 
 def style() -> None:
-    """Set the look of every figure of the repository: small sans-serif type, open axes, no grid."""
+    """Set the look of every figure: small sans-serif type, open axes, no grid, `$` a letter."""
     plt.rcParams.update(
         {
             "font.size": 7,
@@ -78,70 +104,152 @@ def style() -> None:
             "figure.dpi": 100,
             "axes.titlelocation": "left",
             "axes.axisbelow": True,
-            "pdf.fonttype": 42,
-            "font.family": "DejaVu Sans",
+            "font.family": FONT,
+            "text.parse_math": False,
         }
     )
+    warnings.filterwarnings("ignore", MISSING, UserWarning)
 
 
 def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = None) -> None:
-    """Write `figures/<name>.png` and `.pdf`, and `tables/<name>.csv` in `place`: a figure never without its data.
+    """Write `figures/<name>.png`, `.pdf` and `tables/<name>.csv`: a figure never without its data.
 
-    `place` is `reports/` unless given (`config.reports` says where a run's results belong).
+    place: `reports/` unless given; `results.save` knows where a run's figures belong.
 
-    The same figure and data give the same bytes: no dates, no versions, floats with ten significant digits.
-    Raises ValueError unless the name is `<NN_notebook>-<slug>`, because the prefix is how a reader finds the origin.
+    The same figure and data give the same bytes: no dates, no versions, floats of ten digits.
+    Raises ValueError unless the name is `<NN_notebook>-<slug>` (its prefix is how a reader finds
+    the origin; the slug has letters, digits and _ - .), FileError where nothing can be written.
     """
-    if not re.fullmatch(r"\d\d_[a-z0-9_]+-[a-z0-9_]+", name):
+    if not re.fullmatch(r"\d\d_[a-z0-9_]+-[\w.-]+", name):
         raise ValueError(
             f"figure name {name!r} is not NN_notebook-slug; example: 60_paper_figures-retrieval"
         )
-    place = place or paths.REPORTS
-    figures, tables = place / "figures", place / "tables"
-    figures.mkdir(parents=True, exist_ok=True)
-    tables.mkdir(parents=True, exist_ok=True)
-    fig.canvas.draw()  # settles the layout once, so that every format sees the same positions
-    writers = {
-        figures / f"{name}.png": lambda path: fig.savefig(
-            path, format="png", dpi=150, metadata={"Software": None}
-        ),
-        figures / f"{name}.pdf": lambda path: fig.savefig(
-            path, format="pdf", metadata={"CreationDate": None, "Creator": None, "Producer": None}
-        ),
-        tables / f"{name}.csv": lambda path: data.to_csv(
-            path, index=False, float_format="%.10g", lineterminator="\n"
-        ),
-    }
-    for path, write in writers.items():
-        part = path.with_name(path.name + ".part")
-        write(part)
-        os.replace(part, path)
+    place, png, pdf = place or paths.REPORTS, io.BytesIO(), io.BytesIO()
+    undated = {"CreationDate": None, "Creator": None, "Producer": None}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", MISSING, UserWarning)
+        kind = 3 if _settle(fig) else 42  # as 42 the PostScript outlines of some fonts vanish
+        fig.savefig(png, format="png", dpi=150, metadata={"Software": None})
+        with plt.rc_context({"pdf.fonttype": kind}):
+            fig.savefig(pdf, format="pdf", metadata=undated)
+    table = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
+    drawings, tables = files.folder(place / "figures"), files.folder(place / "tables")
+    files.write(drawings / f"{name}.png", png.getvalue())
+    files.write(drawings / f"{name}.pdf", pdf.getvalue())
+    files.write(tables / f"{name}.csv", table)
+
+
+def _settle(fig: Figure) -> bool:
+    """Draw, so that every format sees the same positions, with the fonts that the texts need.
+
+    Returns whether any text needs another than FONT. Names the letters that no font has, each once.
+    """
+    for text in fig.findobj(Text):
+        text.set_parse_math(False)
+    fig.canvas.draw()
+    own, other, lacking = [], [], set()
+    for text in fig.findobj(Text):
+        words = text.get_text()
+        if words.startswith(r"$\mathdefault{"):  # Matplotlib's own, on logarithmic axes
+            text.set_parse_math(True)
+            own.append(text)
+        elif strange := set(words) - {"\n"} - _letters(FONT):
+            text.set_fontfamily([FONT, *_families(frozenset(strange))])
+            lacking |= strange.difference(*map(_letters, text.get_fontfamily()))
+            other.append(text)
+    if own or other:
+        fig.canvas.draw()
+    if lacking - _told:
+        _told.update(lacking)
+        print(
+            f"No installed font has {plain(' '.join(sorted(lacking)), 60)}: figures show boxes for "
+            "such letters; install a font that has them, for example Noto Sans CJK."
+        )
+    return bool(other)
+
+
+_told: set[str] = set()
+
+
+@functools.cache
+def _families(letters: frozenset[str]) -> list[str]:
+    """Installed families that together have these letters, as far as any has them, best first."""
+    found = []
+    for start in OTHER_FONTS:
+        for family in sorted({font.name for font in font_manager.fontManager.ttflist}):
+            if family.startswith(start) and letters & _letters(family):
+                found.append(family)
+                letters -= _letters(family)
+    return found
+
+
+@functools.cache
+def _letters(family: str) -> frozenset[str]:
+    path = font_manager.findfont(font_manager.FontProperties(family=family))
+    return frozenset(map(chr, font_manager.get_font(path).get_charmap()))
+
+
+def plain(text: str, width: int = 1000, lines: int = 1) -> str:
+    """A caption, label or text as figures show it: in `lines` of `width` columns at most.
+
+    A wide letter (Chinese, Japanese, Korean, emoji) takes two columns. Control characters and line
+    breaks are escaped; "…" stands for what is cut off.
+    """
+    control = {"Cc", "Cs", "Zl", "Zp"}
+    shown = "".join(repr(c)[1:-1] if unicodedata.category(c) in control else c for c in text)
+    padded = "".join(c + "\0" * (unicodedata.east_asian_width(c) in "WF") for c in shown)
+    wrapped = textwrap.fill(padded, width, max_lines=lines, placeholder=" …")
+    return wrapped.replace("\0", "")
 
 
 def histogram(ax: Axes, bins: pd.Series, share: pd.Series, *, label: str, color: str) -> None:
     """Shares in per cent of named bins, each with its value above."""
-    ax.bar(range(len(share)), share, 0.75, color=color)
-    for k, value in enumerate(share):
-        ax.annotate(
-            f"{value:.1f}", (k, value), (0, 2), textcoords="offset points", ha="center", size=6
-        )
-    ax.set_xticks(range(len(share)), bins, size=5.5)
-    ax.set(xlabel=label, ylim=(0, 1.12 * share.max()))
-
-
-def seeds(
-    ax: Axes, x: float, values: list[float], *, color: str = BLUE, label: str | None = None
-) -> None:
-    """One condition: a point per seed, and the mean as a short bar across them."""
-    ax.plot([x] * len(values), values, "o", ms=3, mfc="none", mec=color, mew=0.7, alpha=0.7)
-    ax.plot(
-        [x - 0.2, x + 0.2],
-        [np.mean(values)] * 2,
-        color=color,
-        lw=2,
-        label=label,
-        solid_capstyle="butt",
+    at = range(len(share))
+    sns.barplot(
+        x=at, y=[*share], native_scale=True, width=0.75, color=color, saturation=1, lw=0, ax=ax
     )
+    ax.bar_label(ax.containers[-1], fmt="%.1f", size=6, padding=1)
+    ax.set_xticks(at, bins, size=5.5)
+    ax.set(xlabel=label, ylabel="", ylim=(0, 1.12 * share.max() or 1))
+
+
+def seeds(ax: Axes, x: float, values: list[float], *, color: str = BLUE) -> None:
+    """One condition: a point per seed, and the mean as a short bar across them."""
+    where = dict(x=[x] * len(values), y=values, native_scale=True, color=color, ax=ax)
+    sns.stripplot(**where, jitter=False, size=3, alpha=0.5, zorder=1)
+    sns.pointplot(**where, errorbar=None, marker="_", markersize=9, markeredgewidth=2)
+
+
+def intervals(
+    ax: Axes,
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    low: str,
+    high: str,
+    seeds: str | None = None,
+    color: str | Sequence[str] = BLUE,
+) -> None:
+    """A bar a row with its 95% interval, as given, and a point for every seed.
+
+    x, y, low, high, seeds: columns with the words below a bar, its height, the ends of its interval
+    and the list of its seeds' values, in one unit; what is NaN is not drawn.
+    color: of all bars, or one a row.
+    """
+    at, height = np.arange(len(frame)), frame[y].to_numpy(float)
+    colors = [color] * len(frame) if isinstance(color, str) else [*color]
+    bar = dict(native_scale=True, width=0.65, saturation=1, lw=0, legend=False)
+    sns.barplot(x=at, y=height, hue=at, palette=colors, **bar, ax=ax)
+    ends = np.stack([height - frame[low], frame[high] - height]).clip(0)
+    ax.errorbar(at, height, ends, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
+    if seeds:
+        long = pd.DataFrame({"x": at, "y": [*frame[seeds]]}).explode("y").dropna().astype(float)
+        point = dict(size=2, facecolor="none", edgecolor=DARK, linewidth=0.5)
+        sns.stripplot(long, x="x", y="y", native_scale=True, jitter=False, **point, ax=ax)
+    ax.set_xticks(at, frame[x])
+    ax.tick_params(axis="x", length=0)
+    ax.set(xlabel="", ylabel="", xlim=(-0.6, len(frame) - 0.4))
 
 
 def film_strip(ax: Axes, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
@@ -155,21 +263,20 @@ def film_strip(ax: Axes, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
 def similarity_bars(
     frames: UInt8[np.ndarray, "T H W 3"], texts: list[str], similarity: Float[np.ndarray, " Q"]
 ) -> Figure:
-    """The blog's picture: a strip of frames, and below it one blue bar per text query, as long as its similarity.
-
-    similarity: cosine in [-1, 1]. The best query is dark blue, the others are light.
+    """The blog's picture: a strip of frames, and below it a blue bar per text, as long as its
+    similarity, a cosine in [-1, 1]. The best text, or all that are equally good, is dark blue.
     """
     count, height, width, _ = frames.shape
-    wrapped = [textwrap.fill(text, 60) for text in texts]
+    wrapped = [plain(text, 60, lines=4) for text in texts]
     lines = max(text.count("\n") + 1 for text in wrapped)
-    heights = [
-        PAGE * height / (count * width),
+    heights = [  # inches: the strip fills the page, unless its frames are few
+        min(PAGE * height / (count * width), 2),
         0.45 + 0.16 * (lines + 0.6) * len(texts),
-    ]  # inches: the strip fills the page
+    ]
     fig = plt.figure(figsize=(PAGE, sum(heights)))
     top, bottom = (part.subplots() for part in fig.subfigures(2, 1, height_ratios=heights))
     film_strip(top, frames)
-    color = [BLUE if k == int(np.argmax(similarity)) else LIGHT_BLUE for k in range(len(texts))]
+    color = np.where(similarity == similarity.max(), BLUE, LIGHT_BLUE)
     bottom.barh(range(len(texts)), similarity, 0.7, color=color)
     for k, value in enumerate(similarity):
         bottom.annotate(
@@ -193,7 +300,7 @@ def similarity_bars(
 def timeline(
     ax: Axes, times: Float[np.ndarray, " T"], similarity: Float[np.ndarray, "T Q"], texts: list[str]
 ) -> None:
-    """Similarity of every frame and every text over time (s); the text that is best on average is dark."""
+    """Similarity of every frame and text over time (s); the best on average is dark blue."""
     order = np.argsort(-similarity.mean(0), kind="stable")
     styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (LIGHT_BLUE, (0, (5, 1)))] + [
         (LIGHT, "-")
@@ -206,16 +313,17 @@ def timeline(
             color=color,
             marker="o",
             ms=2.5,
-            label=textwrap.fill(texts[k], 44),
+            label=plain(texts[k], 44, lines=3),
         )
     ax.set(xlabel="time (s)", ylabel="cosine similarity\nof frame and text")
     ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), labelspacing=0.7)
 
 
 def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray, "T G G 3"], float]:
-    """Tokens as colours, one pixel a patch: their three largest principal components over all frames as red, green and
-    blue, each from its 2nd to its 98th percentile; and the share of the variance that the three have.
+    """Tokens as colours, one pixel a patch, and the share of their variance that the colours show.
 
+    Red, green and blue are the three largest principal components over all frames, each from its
+    2nd to its 98th percentile.
     Tokens of similar content have similar colours; the colours themselves mean nothing.
     """
     frames, places, width = tokens.shape
@@ -226,7 +334,7 @@ def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray,
         directions[:3]
         * np.sign(directions[:3, np.abs(directions[:3]).argmax(1)].diagonal())[:, None]
     )
-    scores = x @ directions.T
+    scores = np.pad(x @ directions.T, ((0, 0), (0, 3 - len(directions))))  # if tokens are fewer
     low, high = np.percentile(scores, [2, 98], axis=0)
     shown = np.clip((scores - low) / np.maximum(high - low, 1e-12), 0, 1)
     grid = math.isqrt(places)
@@ -237,20 +345,18 @@ def token_colours(tokens: Float[np.ndarray, "T N D"]) -> tuple[UInt8[np.ndarray,
 def confusion(
     ax: Axes, counts: Int[np.ndarray, "K K"], classes: list[str]
 ) -> Float[np.ndarray, "K K"]:
-    """The matrix in % of each true class, which is returned; shares of 9.5% and more are written into their cells."""
+    """The matrix in % of each true class, which is returned; cells of 9.5% or more say how much."""
     share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-    ax.imshow(share, cmap="Blues", vmin=0, vmax=100)
-    for i, j in np.argwhere(share >= 9.5):
-        ax.annotate(
-            f"{share[i, j]:.0f}",
-            (j, i),
-            ha="center",
-            va="center",
-            size=5,
-            color="white" if share[i, j] > 55 else DARK,
-        )
-    words = [name.replace("_", " ") for name in classes]
-    ax.set_xticks(range(len(words)), words, rotation=60, ha="right", size=5.5)
-    ax.set_yticks(range(len(words)), words, size=5.5)
+    look = dict(cmap="Blues", vmin=0, vmax=100, cbar=False, square=True, linewidths=0.3)
+    bare = dict(xticklabels=False, yticklabels=False)
+    draw = functools.partial(sns.heatmap, share, **look, **bare, ax=ax)
+    draw()
+    draw(mask=share < 9.5, annot=True, fmt=".0f", annot_kws={"size": 5})
+    ax.tick_params(length=0)
+    every = -(-len(classes) // 60)  # more names would overlap
+    at = np.arange(len(classes))[::every]
+    words = [plain(re.sub(r"(?<=\w)_(?=\w)", " ", classes[k]), 32) for k in at]
+    ax.set_xticks(at + 0.5, words, rotation=60, ha="right", size=5.5)
+    ax.set_yticks(at + 0.5, words, rotation=0, size=5.5)
     ax.set_xlabel("predicted")
     return share

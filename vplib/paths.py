@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 NOTEBOOKS = ROOT / "notebooks"
 
-OUT = Path(os.environ.get("VPLIB_OUT", ROOT)).resolve()
+OUT = Path(os.path.expanduser(os.environ.get("VPLIB_OUT") or ROOT)).resolve()
 RUNS = OUT / "runs"
 DATA = OUT / "data"
 REPORTS = OUT / "reports"
@@ -24,3 +24,8 @@ def short(path: Path) -> str:
         if path.is_relative_to(folder):
             return path.relative_to(folder).as_posix()
     return str(path)
+
+
+def tag(source: str, scale: str, ablation: str = "none", seed: int = 0) -> str:
+    """The name of a run's folder unless `tag=` gives another; `conf/base.yaml` composes the same words."""
+    return f"{source}-{scale}-{ablation}-s{seed}"

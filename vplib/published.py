@@ -1,7 +1,7 @@
 """The numbers that the paper published, what follows from them, and how ours stand beside them.
 
-Numbers reported by the paper are read from `reports/published/`, ours from `reports/tables/`; none is typed here.
-An empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never enters a difference.
+The paper's are read from `reports/published/`, ours from `reports/tables/`; none is typed here. An
+empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never enters a difference.
 """
 
 import math
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from vplib import paths
+from vplib import figures, paths, results
 from vplib.figures import BLUE, DARK, MID, OURS, PALETTE
 
 SCALES = ("smoke", "lesson", "study", "paper")  # the dial, from small to large
@@ -55,7 +55,7 @@ ADAPTATIONS = {"T13": "frozen", "T14": "mlap", "T15": "adapter", "T16": "e2e"}
 
 
 def numbers(table: str | None = None) -> pd.DataFrame:
-    """All published results, or those of one table of the paper ("T2", "F7", ...); an unknown value is NaN.
+    """All published results, or those of one table ("T2", "F7"); an unknown value is NaN.
 
     Raises ValueError if there is no such table.
     """
@@ -76,20 +76,23 @@ def corpora() -> pd.DataFrame:
 
 
 def headline(names: list[str]) -> pd.DataFrame:
-    """Our rows of `reports/tables/headline.csv` with these names, at the largest scale run so far; maybe empty."""
-    path = paths.REPORTS / "tables" / "headline.csv"
-    columns = ["name", "scale", "value", "low", "high", "unit", "command"]
-    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=columns)
-    if list(frame.columns) != columns:
+    """Our rows of `reports/tables/headline.csv` of these names, at the largest scale; maybe none.
+
+    Raises ValueError if the table has other columns than `results.COLUMNS`.
+    """
+    found = results.read()
+    if found and [*found[0]] != results.COLUMNS:
         raise ValueError(
-            f"{path}: columns are {list(frame.columns)}, expected {columns}; rerun the notebook behind it"
+            f"{paths.REPORTS / 'tables' / 'headline.csv'} has the columns {[*found[0]]} instead of "
+            f"{results.COLUMNS}: rerun a notebook that writes it"
         )
-    frame = frame[frame["name"].isin(names)]
+    frame = pd.DataFrame(found, columns=results.COLUMNS)
+    frame[["value", "low", "high"]] = frame[["value", "low", "high"]].apply(pd.to_numeric)
+    frame = frame[frame["name"].isin(names) & frame["scale"].isin(SCALES)]
     largest = max(frame["scale"], key=SCALES.index, default=None)
     frame = frame[frame["scale"] == largest]
-    return frame.sort_values("name", key=lambda column: column.map(names.index)).reset_index(
-        drop=True
-    )
+    order = frame["name"].map(names.index).sort_values().index
+    return frame.loc[order].reset_index(drop=True)
 
 
 def model_label(frame: pd.DataFrame) -> pd.Series:
@@ -101,10 +104,11 @@ def model_label(frame: pd.DataFrame) -> pd.Series:
 
 
 def deltas(results: pd.DataFrame) -> pd.DataFrame:
-    """VideoPrism minus the best previous foundation model on each benchmark, recomputed from the result tables.
+    """VideoPrism minus the best previous foundation model on each benchmark, recomputed.
 
-    VideoPrism is g, or B with the 8B language model; the baseline is the best of any size, without rows noted "gray"
-    (extra modalities, or a language model that was tuned) and without domain experts. Source: VideoPrism, Figure 2.
+    VideoPrism is g, or B with the 8B language model; the baseline is the best of any size, without
+    rows noted "gray" (extra modalities, or a language model that was tuned) and without domain
+    experts. Source: VideoPrism, Figure 2.
     """
     frame = results[results["table"].isin(FAMILIES) & ~results["metric"].isin(["R@5", "top5"])]
     frame = frame[
@@ -132,10 +136,11 @@ def deltas(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
-    """VideoGLUE score (VGS) of each model, and the four task averages and costs (trainable GFLOPs) behind it.
+    """VideoGLUE score (VGS) of each model, and the four task averages and costs behind it.
 
-    VGS = sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i) over the adaptations i. S_i averages five task groups (four
-    where temporal localisation was not run); C_i is the cost. Source: VideoPrism, Tables 13-17.
+    VGS = sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i) over the adaptations i. S_i averages five
+    task groups (four where temporal localisation was not run); C_i is the cost, in GFLOPs of
+    training. Source: VideoPrism, Tables 13-17.
     """
     rows = []
     for (model, size), part in results[results["table"].isin(ADAPTATIONS)].groupby(
@@ -161,10 +166,11 @@ def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def bars(ax: Axes, table: pd.DataFrame, *, gain: pd.Series, hollow: tuple[str, ...] = ()) -> None:
-    """Grouped bars: one group per row, one colour per column (a model); NaN is drawn as a small "n/a".
+    """Grouped bars: a group per row, a colour per column (a model); NaN is drawn as a small "n/a".
 
     gain: per row, the number written above the last bar, with its sign.
-    hollow: columns that the paper shows in gray and does not compare with; drawn as outlines with their name inside.
+    hollow: columns that the paper shows in gray and does not compare with, as outlines with their
+    names inside.
     """
     width = 0.84 / len(table.columns)
     upright = {"textcoords": "offset points", "rotation": 90, "ha": "center", "size": 4.5}
@@ -192,24 +198,21 @@ def bars(ax: Axes, table: pd.DataFrame, *, gain: pd.Series, hollow: tuple[str, .
 
 
 def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
-    """Draw our own measurements (headline name -> tick label) in a panel of their own; returns them as published rows.
+    """Draw our own measurements (headline name -> tick label) in a panel of their own; returns them
+    as published rows.
 
-    Kept apart from published bars on purpose: the embedded world is a toy, its absolute values compare with nothing.
+    Apart from published bars on purpose: the embedded world is a toy, its values compare with none.
     """
     frame = headline(list(labels))
     if frame.empty:
         not_run(ax)
     else:
         factor = np.where(frame["unit"] == "fraction", 100.0, 1.0)
-        value = frame["value"] * factor
-        spread = np.stack([value - frame["low"] * factor, frame["high"] * factor - value])
-        ax.bar(range(len(frame)), value, 0.6, color=OURS, alpha=0.85)
-        ax.errorbar(
-            range(len(frame)), value, spread, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2
-        )
-        ax.set_xticks(range(len(frame)), frame["name"].map(labels), size=5.5)
-        ax.set(xlim=(-0.6, len(frame) - 0.4), ylabel=ylabel)
-        ax.tick_params(axis="x", length=0)
+        shown = frame[["value", "low", "high"]].mul(factor, axis=0)
+        shown["label"] = frame["name"].map(labels)
+        figures.intervals(ax, shown, x="label", y="value", low="low", high="high", color=OURS)
+        ax.tick_params(axis="x", labelsize=5.5)
+        ax.set_ylabel(ylabel)
         note = f"ours, embedded world,\nscale={frame['scale'][0]} (toy: values\nare not comparable)"
         ax.set_title(note, color=OURS, size=6)
     rows = frame.rename(

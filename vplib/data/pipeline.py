@@ -7,7 +7,7 @@ random-access, so an iterator's whole state is one integer.
 import atexit
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import grain
@@ -185,27 +185,3 @@ def watch(
     """
     decoded = video.decode(source, name=name, size=short or size, enlarge=short is None)
     return crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size)
-
-
-def once(
-    folder: Path, *, frames: int, size: int, short: int, batch: int
-) -> Iterator[tuple[dict, list[str], list[dict]]]:
-    """Every clip of an evaluation corpus in order: {video (B,T,S,S,3)}, texts, metas; central frames and crop."""
-    shards = Shards(folder)
-    for start in range(0, len(shards), batch):
-        clips = [shards[i] for i in range(start, min(start + batch, len(shards)))]
-        videos = [
-            watch(
-                clip.video,
-                name=f"{folder.name}[{start + i}]",
-                frames=frames,
-                size=size,
-                short=short,
-            )
-            for i, clip in enumerate(clips)
-        ]
-        yield (
-            {"video": np.stack(videos)},
-            [clip.text for clip in clips],
-            [clip.meta for clip in clips],
-        )

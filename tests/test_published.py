@@ -1,0 +1,102 @@
+"""The published numbers recompute from each other, and ours stand beside them as what they are."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from vplib import figures, paths, published
+
+
+@pytest.fixture
+def reports(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    (tmp_path / "tables").mkdir()
+    return tmp_path
+
+
+def test_deltas_equal_figure_2():
+    ours = published.deltas(published.numbers())
+    both = ours.merge(published.numbers("F2"), on=["benchmark", "task"], suffixes=("", "_printed"))
+    assert len(ours) == len(both) == 33
+    np.testing.assert_allclose(both["delta"], both["value_printed"], atol=1e-9)
+    assert (both["delta"] > 0).sum() == 31
+
+
+def test_deltas_leave_out_gray_rows_and_domain_experts():
+    ours = published.deltas(published.numbers())
+    assert not ours["label_best"].str.contains("IMP-MoE|mPLUG|ImageBind|expert").any()
+
+
+def test_video_glue_score_equals_table_17():
+    """Within rounding for all models but CLIP, whose printed end-to-end average is another."""
+    ours = published.video_glue_scores(published.numbers()).set_index("model")["vgs"]
+    printed = published.numbers("T17").query("metric == 'VGS'").set_index("model")["value"]
+    off = (ours[printed.index] - printed).abs()
+    assert off.drop("CLIP").max() < 0.06
+    assert off["CLIP"] == pytest.approx(0.2, abs=0.05)
+    derived = published.numbers("T17-derived").set_index("model")["value"]
+    assert ours["VideoPrism"] == pytest.approx(derived["VideoPrism"], abs=0.05)
+
+
+def test_unknown_stays_empty():
+    """The bars of Figure 6 were never published as numbers: NaN when read, "n/a" when drawn."""
+    frame = published.numbers("F6")
+    assert (
+        frame["value"].isna().sum()
+        == (frame["note"].str.contains("not available as numbers")).sum()
+        == 21
+    )
+    table = pd.DataFrame({"CLIP-B": [np.nan, 1.0], "VideoPrism-B": [2.0, 3.0]}, index=["a", "b"])
+    fig, ax = plt.subplots()
+    published.bars(ax, table, gain=table.iloc[:, 1] - table.iloc[:, 0])
+    assert [text.get_text() for text in ax.texts] == ["n/a", "+2.0"]
+    plt.close(fig)
+
+
+def test_published_names_an_unknown_table():
+    with pytest.raises(ValueError, match="'T99'"):
+        published.numbers("T99")
+
+
+HEADLINE = """name,scale,value,low,high,unit,command
+b,lesson,2,1.5,3,points,run
+a,lesson,0.25,,,fraction,run
+a,smoke,0,,,fraction,run
+a,my-own,7,,,fraction,run
+c,study,9,,,fraction,run
+"""
+
+
+def test_headline_takes_the_largest_scale(reports):
+    assert published.headline(["motion"]).empty
+    file = reports / "tables" / "headline.csv"
+    file.write_text(HEADLINE)
+    frame = published.headline(["a", "b"])
+    assert frame[["name", "value"]].to_numpy().tolist() == [["a", 0.25], ["b", 2]]
+    assert np.isnan(frame["low"][0]) and frame["low"][1] == 1.5
+    assert published.headline(["b", "a"])["name"].tolist() == ["b", "a"]
+    file.write_text("name,value\na,1\n")
+    with pytest.raises(ValueError, match="headline.csv"):
+        published.headline(["a"])
+
+
+def test_ours_is_drawn_in_per_cent_and_returned_as_it_was(reports):
+    (reports / "tables" / "headline.csv").write_text(HEADLINE)
+    _, (left, right) = plt.subplots(1, 2)
+    rows = published.ours(left, {"a": "A", "b": "B"}, ylabel="top-1 (%)")
+    assert [bar.get_height() for bar in left.patches] == [25, 2]
+    assert {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in left.patches} == {figures.OURS}
+    assert [label.get_text() for label in left.get_xticklabels()] == ["A", "B"]
+    assert "scale=lesson" in left.get_title("left") and left.get_ylabel() == "top-1 (%)"
+    assert rows[["benchmark", "value", "size"]].to_numpy().tolist() == [
+        ["a", 0.25, "lesson"],
+        ["b", 2, "lesson"],
+    ]
+    assert published.ours(right, {"nothing": "N"}, ylabel="").empty
+    assert [text.get_text() for text in right.texts] == ["ours: not yet run"]
+    plt.close("all")
