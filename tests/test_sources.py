@@ -5,6 +5,8 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import unicodedata
 from pathlib import Path
@@ -176,6 +178,7 @@ def test_an_empty_folder_is_named(tmp_path):
     assert f"{tmp_path / 'metadata.jsonl'}: there is no such file" in complaint(tmp_path)
     (tmp_path / "metadata.jsonl").write_text("\n")
     assert "names no clips" in complaint(tmp_path)
+    assert r"no\x1b[2Jne\nhere/metadata.jsonl: " in complaint(tmp_path / "no\x1b[2Jne\nhere")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +221,9 @@ def test_captions_are_asked_for_only_where_they_are_needed(tmp_path):
     with pytest.raises(sources.SourceError, match=r"metadata.jsonl, line 3: there is no `text`"):
         source.texts()
     assert source_of(folder_of(tmp_path / "all", entries)).texts() == ["a clip", "a clip"]
+    (tmp_path / "all/1.mp4").write_bytes(b"")
+    with pytest.raises(video.VideoError, match=r"^1.mp4: is empty \(0 bytes\); "):
+        source_of(tmp_path / "all").original(1)
 
 
 def test_labels_that_look_the_same_are_the_same(tmp_path):
@@ -292,6 +298,26 @@ def test_whatever_a_clip_raises_leaves_out_that_clip(tmp_path, monkeypatch):
     assert manifest["records"] == 1
 
 
+def test_files_are_read_as_utf8_whatever_the_locale(tmp_path):
+    data = video.encode(moving_square(), 10)
+    folder_of(tmp_path, [("a.mp4", data, {})])
+    os.rename(tmp_path / "a.mp4", os.fsencode(tmp_path) + "/\u732b.mp4".encode())
+    line = {"file_name": "\u732b.mp4", "text": "tr\u00e8s bon", "label": "\u00e9"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line, ensure_ascii=False), "utf-8")
+    code = (
+        "from vplib.data import shards, sources\n"
+        f"source = sources.FolderSource({str(tmp_path)!r}, name='mine', resolution=48)\n"
+        "for _ in range(2):\n"  # the second time, the shard is known
+        f"    shards.write(source, {str(tmp_path / 'out')!r}, shard_size=2, workers=0,"
+        " max_skipped_fraction=0)\n"
+        f"read = shards.Shards({str(tmp_path / 'out')!r})\n"
+        "print(ascii([read[0].text, *read.manifest['statistics']['labels']]))"
+    )
+    plain = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONPATH": str(paths.ROOT)}
+    ran = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
+    assert ran.stdout == ascii(["tr\u00e8s bon", "\u00e9"]) + "\n", ran.stderr
+
+
 def test_the_root_may_be_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sources.resolve("~/videos") == tmp_path / "videos"
@@ -359,6 +385,8 @@ def test_bad_archives_are_named(tmp_path):
         return str(caught.value)
 
     assert "holds no .tar files" in complain()
+    with pytest.raises(sources.SourceError, match="this is no tar file"):
+        sources.WebDatasetSource(tmp_path / ("x" * 300), name="web", resolution=48)
     path = tar_of(tmp_path / "0.tar", {"0.txt": b"no video"})
     assert "hold no videos" in complain()
     tar_of(path, {"0.txt": b"a clip", "0.mp4": video.encode(moving_square(40), 10)})

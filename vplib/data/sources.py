@@ -241,7 +241,7 @@ def _read_metadata(folder: Path) -> list[_Line]:
             f'{{"file_name": ..., "text": ...}}; {advice}.'
         )
     lines = []
-    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -358,14 +358,14 @@ class _Sample(NamedTuple):
 def _archives(root: Path) -> list[Path]:
     """The tar files that are there: regular ones, as reading others may never end."""
     archives = [root]
-    if root.is_dir():
+    if os.path.isdir(root):
         archives = sorted(path for path in root.glob("*.tar") if not path.name.startswith(APPLE))
         if not archives:
             raise SourceError(
                 f"{root}: the folder holds no .tar files; point it at the output of video2dataset."
             )
     for archive in archives:
-        if not archive.is_file() or not archive.stat().st_size:
+        if not os.path.isfile(archive) or not archive.stat().st_size:
             raise SourceError(
                 f"{archive}: this is no tar file, or an empty one; point data.root at tar files."
             )
