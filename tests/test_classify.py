@@ -1,4 +1,6 @@
-"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on the way to its file."""
+"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on
+the way to its file.
+"""
 
 import json
 import sys

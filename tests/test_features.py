@@ -1,4 +1,6 @@
-"""Features of corpora: read once, a batch at a time, by any number of encoders; embeddings of texts."""
+"""Features of corpora: read once, a batch at a time, by any number of encoders; embeddings of
+texts.
+"""
 
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ VIEW = dict(frames=3, size=12, resolution=16)
 
 
 class Counted:
-    """A corpus of videos in memory that counts how often each is opened; None is a file that is no video."""
+    """A corpus of videos in memory that counts how often each is opened; None is a file that is no
+    video.
+    """
 
     def __init__(self, videos: list):
         self.videos, self.opened = videos, [0] * len(videos)
