@@ -168,7 +168,7 @@ def _settle(fig: Figure) -> bool:
     return bool(other)
 
 
-_told: set[str] = set()
+_told: set[str] = set()  # the letters that were named
 
 
 @functools.cache
@@ -177,7 +177,7 @@ def _families(letters: frozenset[str]) -> list[str]:
     found = []
     for start in OTHER_FONTS:
         for family in sorted({font.name for font in font_manager.fontManager.ttflist}):
-            if family.startswith(start) and letters & _letters(family):
+            if letters and family.startswith(start) and letters & _letters(family):
                 found.append(family)
                 letters -= _letters(family)
     return found
