@@ -23,13 +23,13 @@ setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 	@touch $@
 
 reproduce: setup ## the main job from nothing: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m vplib.reproduce run lesson
+	@$(BIN)/python -m vplib.reproduce run lesson
 
 study: setup ## the same at scale=study (80 minutes on 2 CPU cores); a stopped run continues
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m vplib.reproduce run study
+	@$(BIN)/python -m vplib.reproduce run study
 
 verify: setup ## rerun the main job and compare its results with the committed ones
-	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m vplib.reproduce verify lesson
+	@$(BIN)/python -m vplib.reproduce verify lesson
 
 test: setup ## all tests, every notebook included, in a fresh temporary folder
 	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider; status=$$?; rm -rf "$$tmp"; exit $$status

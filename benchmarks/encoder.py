@@ -27,6 +27,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,11 +43,12 @@ import numpy as np
 from flax import nnx
 from omegaconf import DictConfig
 
-from vplib import config, paths
-from vplib.method.masking import MASKS, visible_count
+from vplib import config, files, paths
+from vplib.method.masking import draw_mask, visible_count
 from vplib.method.stages import Stage2, stage2_loss
 from vplib.model.attention import KERNELS
-from vplib.model.encoders import SHORT, VISION, VideoEncoder, VideoText, pixels
+from vplib.model.encoders import SHORT, VideoEncoder, VideoText, configure, pixels
+from vplib.model.sizes import Sizes
 
 COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
 BACKEND = jax.default_backend()
@@ -60,32 +62,28 @@ def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: in
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
-def encoder_operations(sizes: dict, places: int) -> float:
+def encoder_operations(sizes: Sizes, places: int) -> float:
     """Of one clip with `places` tokens a frame, on which its temporal attention depends: see `VideoEncoder._by_place`."""
-    tokens, width, hidden = sizes["frames"] * places, sizes["width"], sizes["mlp"]
-    keys = sizes["frames"]
-    if places < (sizes["size"] // sizes["patch"]) ** 2:
-        keys = tokens if tokens <= SHORT else 3 * sizes["frames"]
+    tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
+    keys = sizes.frames
+    if places < sizes.places:
+        keys = tokens if tokens <= SHORT else 3 * sizes.frames
     return (
-        2 * tokens * 3 * sizes["patch"] ** 2 * width
-        + stack_operations(sizes["spatial_layers"], tokens, places, width, hidden)
-        + stack_operations(sizes["temporal_layers"], tokens, keys, width, hidden)
+        2 * tokens * 3 * sizes.patch**2 * width
+        + stack_operations(sizes.spatial_layers, tokens, places, width, hidden)
+        + stack_operations(sizes.temporal_layers, tokens, keys, width, hidden)
     )
 
 
-def step_operations(sizes: dict, decoder: dict, ratio: float) -> float:
+def step_operations(sizes: Sizes, mask_ratio: float) -> float:
     """Of stage 2's step on one clip: teacher forward; student on visible tokens and decoders forward and backward (thrice)."""
-    places = (sizes["size"] // sizes["patch"]) ** 2
-    seen = visible_count(places, ratio)
+    seen, decoder = visible_count(sizes.places, mask_ratio), sizes.decoder
     student = encoder_operations(sizes, seen)
-    for tokens in (sizes["frames"] * places, sizes["frames"] * seen):  # local, global
-        student += stack_operations(
-            decoder["layers"], tokens, tokens, decoder["width"], decoder["mlp"]
-        )
-        student += (
-            2 * decoder["width"] * sizes["width"] * (sizes["frames"] * seen + tokens)
-        )  # projector, output
-    return encoder_operations(sizes, places) + 3 * student
+    for tokens in (sizes.frames * sizes.places, sizes.frames * seen):  # local, global
+        student += stack_operations(decoder.layers, tokens, tokens, decoder.width, decoder.mlp)
+        # projector, output
+        student += 2 * decoder.width * sizes.width * (sizes.frames * seen + tokens)
+    return encoder_operations(sizes, sizes.places) + 3 * student
 
 
 def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
@@ -115,7 +113,7 @@ def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "
     return {"name": name, **values, "unit": unit, "bar": bar, "note": note}
 
 
-def torch_forward(sizes: dict) -> Callable[[], object] | str:
+def torch_forward(sizes: Sizes) -> Callable[[], object] | str:
     """The forward pass in PyTorch, on the accelerator if JAX has one; or why there is none."""
     missing = [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]
     if missing:
@@ -129,31 +127,26 @@ def torch_forward(sizes: dict) -> Callable[[], object] | str:
     device = "cpu" if BACKEND == "cpu" else "cuda"
     model = VideoPrismVisionModel(
         VideoPrismVisionConfig(
-            image_size=sizes["size"],
-            num_frames=sizes["frames"],
-            tubelet_size=[1, sizes["patch"], sizes["patch"]],
-            hidden_size=sizes["width"],
-            num_attention_heads=sizes["heads"],
-            intermediate_size=sizes["mlp"],
-            num_spatial_layers=sizes["spatial_layers"],
-            num_temporal_layers=sizes["temporal_layers"],
+            image_size=sizes.size,
+            num_frames=sizes.frames,
+            tubelet_size=[1, sizes.patch, sizes.patch],
+            hidden_size=sizes.width,
+            num_attention_heads=sizes.heads,
+            intermediate_size=sizes.mlp,
+            num_spatial_layers=sizes.spatial_layers,
+            num_temporal_layers=sizes.temporal_layers,
         )
     )
     model = model.eval().to(device, torch.float32 if BACKEND == "cpu" else torch.bfloat16)
-    video = torch.rand(
-        CLIPS, sizes["frames"], 3, sizes["size"], sizes["size"], dtype=model.dtype, device=device
-    )
+    shape = (CLIPS, sizes.frames, 3, sizes.size, sizes.size)
+    video = torch.rand(*shape, dtype=model.dtype, device=device)
 
     def run():
         with torch.inference_mode():
             tokens = model(video).last_hidden_state
         if device == "cuda":
             torch.cuda.synchronize()
-        assert tokens.shape == (
-            CLIPS,
-            sizes["frames"] * (sizes["size"] // sizes["patch"]) ** 2,
-            sizes["width"],
-        )
+        assert tokens.shape == (CLIPS, sizes.frames * sizes.places, sizes.width)
 
     return run
 
@@ -174,20 +167,17 @@ def power(encoder: VideoEncoder, video: jax.Array, **given) -> jax.Array:
     return jnp.square(encoder(pixels(video, DTYPE), **given)).mean(dtype=jnp.float32)
 
 
-def random_bytes(sizes: dict) -> jax.Array:
-    shape = (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3)
+def random_bytes(sizes: Sizes) -> jax.Array:
+    shape = (CLIPS, sizes.frames, sizes.size, sizes.size, 3)
     return jnp.asarray(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 
-def training(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
-    encoder, video = (
-        VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0)),
-        random_bytes(sizes),
-    )
+def training(cfg: DictConfig, sizes: Sizes, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+    encoder, video = VideoEncoder(sizes, rngs=nnx.Rngs(0)), random_bytes(sizes)
+    configure(encoder, kernel=kernel, remat=cfg.hardware.remat)
     dense = jax.jit(jax.grad(power))
-    operations = (
-        3 * CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
-    )  # backward: twice the forward pass
+    # Backward: twice the forward pass.
+    operations = 3 * CLIPS * encoder_operations(sizes, sizes.places)
     multiply, times_more = large_products(operations)
     times = turns({"dense": lambda: dense(encoder, video), "matmul": multiply}, repeats)
     rows = [
@@ -202,13 +192,13 @@ def training(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[l
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
-def forward(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
-    encoder = VideoEncoder(**sizes, kernel=kernel, rngs=nnx.Rngs(0))
-    video = jax.random.uniform(
-        jax.random.key(0), (CLIPS, sizes["frames"], sizes["size"], sizes["size"], 3), DTYPE
-    )
+def forward(cfg: DictConfig, sizes: Sizes, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+    encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
+    configure(encoder, kernel=kernel)
+    shape = (CLIPS, sizes.frames, sizes.size, sizes.size, 3)
+    video = jax.random.uniform(jax.random.key(0), shape, DTYPE)
     encode = jax.jit(lambda encoder, video: encoder(video))
-    operations = CLIPS * encoder_operations(sizes, (sizes["size"] // sizes["patch"]) ** 2)
+    operations = CLIPS * encoder_operations(sizes, sizes.places)
     multiply, times_more = large_products(operations)
     runs = {"ours": lambda: encode(encoder, video), "matmul": multiply}
     pytorch = torch_forward(sizes)
@@ -236,48 +226,32 @@ def forward(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[li
     return rows, {name: values.tolist() for name, values in times.items()}
 
 
-def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+def step(cfg: DictConfig, sizes: Sizes, kernel: str, repeats: int) -> tuple[list[dict], dict]:
     """The teacher has its text encoder cut to one layer: this step does not use it."""
-    student = VideoEncoder(**sizes, remat=cfg.hardware.remat, kernel=kernel, rngs=nnx.Rngs(0))
-    text = dict(vocabulary=8, layers=1, mlp=sizes["width"])
-    teacher = VideoText(
-        vision=sizes | {"kernel": kernel},
-        text=text,
-        aux_layers=0,
-        pooler_inner=cfg.model.pooler_inner,
-        rngs=nnx.Rngs(1),
-    )
+    student = VideoEncoder(sizes, rngs=nnx.Rngs(0))
+    teacher = VideoText(replace(sizes, vocabulary=8, text_layers=1, aux_layers=0), rngs=nnx.Rngs(1))
     stage = Stage2(
-        student,
-        teacher_width=sizes["width"],
-        teacher_heads=sizes["heads"],
-        decoder=dict(cfg.model.decoder),
-        local_loss=True,
-        global_loss=True,
-        rngs=nnx.Rngs(2),
+        student, sizes, teacher=sizes, local_loss=True, global_loss=True, rngs=nnx.Rngs(2)
     )
+    configure(teacher, kernel=kernel)
+    configure(stage, kernel=kernel, remat=cfg.hardware.remat)
     video = random_bytes(sizes)
     chosen = cfg.stage2
-    places = (sizes["size"] // sizes["patch"]) ** 2
-    seen = visible_count(places, chosen.mask_ratio)
-    visible = MASKS[chosen.mask](
-        jax.random.key(1), CLIPS, sizes["frames"], sizes["size"] // sizes["patch"], seen
+    names = ("mask", "mask_ratio", "shuffle_tokens", "masked_only", "normalise_targets")
+    settings = {name: chosen[name] for name in names}
+    seen = visible_count(sizes.places, chosen.mask_ratio)
+    visible = draw_mask(
+        chosen.mask,
+        chosen.mask_ratio,
+        jax.random.key(1),
+        batch=CLIPS,
+        frames=sizes.frames,
+        grid=sizes.grid,
     )
 
     def loss(stage, video, teacher, key):
-        return stage2_loss(
-            stage,
-            {"video": video},
-            teacher,
-            mask=chosen.mask,
-            ratio=chosen.mask_ratio,
-            shuffle=chosen.shuffle_tokens,
-            masked_only=chosen.masked_only,
-            normalise_targets=chosen.normalise_targets,
-            dtype=DTYPE,
-            key=key,
-            step=0,
-        )[0]
+        batch = {"video": video}
+        return stage2_loss(stage, batch, teacher, **settings, dtype=DTYPE, key=key, step=0)[0]
 
     dense, masked, whole = (
         jax.jit(jax.grad(f))
@@ -295,9 +269,9 @@ def step(cfg: DictConfig, sizes: dict, kernel: str, repeats: int) -> tuple[list[
         "step": lambda: whole(stage, video, teacher, jax.random.key(2)),
     }
     times = turns(runs, repeats)
-    seen_share = encoder_operations(sizes, seen) / encoder_operations(sizes, places)
-    step_share = step_operations(sizes, cfg.model.decoder, chosen.mask_ratio) / (
-        3 * encoder_operations(sizes, places)
+    seen_share = encoder_operations(sizes, seen) / encoder_operations(sizes, sizes.places)
+    step_share = step_operations(sizes, chosen.mask_ratio) / (
+        3 * encoder_operations(sizes, sizes.places)
     )
     results = (
         ("stage2_step_over_dense_student", times["step"], step_share, "<= 0.75"),
@@ -351,11 +325,8 @@ def machine() -> dict:
 def write(rows: list[dict], times: dict) -> None:
     """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
-    old = (
-        json.loads(table.with_suffix(".json").read_text())
-        if table.with_suffix(".json").exists()
-        else []
-    )
+    seconds = table.with_suffix(".json")
+    old = json.loads(seconds.read_text(encoding="utf-8")) if seconds.exists() else []
     about = machine()
     entries = {entry["name"]: entry for entry in old}
     for entry in rows:
@@ -364,21 +335,15 @@ def write(rows: list[dict], times: dict) -> None:
         ):  # elsewhere it may have been
             entries[entry["name"]] = entry | {"machine": about, "seconds": times}
     ordered = [entries[name] for name in sorted(entries)]
-    text = json.dumps(ordered, indent=1) + "\n"
-    table.parent.mkdir(parents=True, exist_ok=True)
-    for path in (table.with_suffix(".json"), table):
-        part = path.with_suffix(".tmp")
-        with part.open("w", newline="") as file:
-            if path == table:
-                writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(
-                    {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in entry.items()}
-                    for entry in ordered
-                )
-            else:
-                file.write(text)
-        os.replace(part, path)
+    files.folder(table.parent)
+    files.write(seconds, json.dumps(ordered, indent=1) + "\n")
+    with files.replacing(table) as part, part.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(
+            {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in entry.items()}
+            for entry in ordered
+        )
 
 
 def main() -> None:
@@ -398,7 +363,7 @@ def main() -> None:
     cfg = config.load(
         "30_stage2", f"scale=smoke model={options.model} tag=encoder_speed_{options.model}"
     )
-    sizes = {name: cfg.model[name] for name in VISION}
+    sizes = Sizes.of(cfg.model)
     print(json.dumps(machine()))
     for part in options.parts:
         kernel = options.attention

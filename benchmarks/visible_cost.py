@@ -11,6 +11,7 @@ width, where attention weighs more than in any real model. Minutes on 2 CPU core
 import argparse
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -25,8 +26,9 @@ import numpy as np
 from flax import nnx
 
 from vplib import config, results
-from vplib.method.masking import MASKS, visible_count
-from vplib.model.encoders import VISION, VideoEncoder
+from vplib.method.masking import draw_mask, visible_count
+from vplib.model.encoders import VideoEncoder
+from vplib.model.sizes import Sizes
 
 
 def seconds(run, *inputs) -> float:
@@ -36,16 +38,15 @@ def seconds(run, *inputs) -> float:
 
 
 def measure(
-    sizes: dict, *, batch: int, mask: str, ratio: float, repeats: int
+    sizes: Sizes, *, batch: int, mask: str, mask_ratio: float, repeats: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is visible."""
-    encoder = VideoEncoder(**sizes, rngs=nnx.Rngs(0))
-    grid = sizes["size"] // sizes["patch"]
-    count = visible_count(grid**2, ratio)
-    video = jax.random.uniform(
-        jax.random.key(0), (batch, sizes["frames"], sizes["size"], sizes["size"], 3)
+    encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
+    shape = (batch, sizes.frames, sizes.size, sizes.size, 3)
+    video = jax.random.uniform(jax.random.key(0), shape)
+    visible = draw_mask(
+        mask, mask_ratio, jax.random.key(1), batch=batch, frames=sizes.frames, grid=sizes.grid
     )
-    visible = MASKS[mask](jax.random.key(1), batch, sizes["frames"], grid, count)
     dense = jax.jit(jax.grad(lambda encoder, video: jnp.square(encoder(video)).mean()))
     masked = jax.jit(
         jax.grad(lambda encoder, video, visible: jnp.square(encoder(video, visible=visible)).mean())
@@ -54,7 +55,8 @@ def measure(
     for _ in range(repeats + 2):  # the first ones compile and warm up
         times.append((seconds(dense, encoder, video), seconds(masked, encoder, video, visible)))
     dense_times, masked_times = np.array(times[2:]).T
-    return dense_times, masked_times, count / grid**2
+    share = visible_count(sizes.places, mask_ratio) / sizes.places
+    return dense_times, masked_times, share
 
 
 def interval(ratios: np.ndarray) -> tuple[float, float]:
@@ -72,10 +74,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30, help="measurements of each pass")
     options = parser.parse_args()
     cfg = config.load("30_stage2", "scale=smoke model=tiny tag=visible_cost")
-    tiny = {name: cfg.model[name] for name in VISION}
+    tiny = Sizes.of(cfg.model)
     cases = {
         "visible_cost_ratio": (tiny, 32),
-        "visible_cost_ratio_base_tokens": (tiny | {"frames": 16, "size": 16 * tiny["patch"]}, 1),
+        "visible_cost_ratio_base_tokens": (replace(tiny, frames=16, size=16 * tiny.patch), 1),
     }
     rows = []
     for name, (sizes, batch) in cases.items():
@@ -83,13 +85,13 @@ def main() -> None:
             sizes,
             batch=batch,
             mask=cfg.stage2.mask,
-            ratio=cfg.stage2.mask_ratio,
+            mask_ratio=cfg.stage2.mask_ratio,
             repeats=options.repeats,
         )
         ratio, (low, high) = float(np.median(masked / dense)), interval(masked / dense)
         print(
             f"{name}: {ratio:.3f} [{low:.3f}, {high:.3f}] of dense; dense {1e3 * np.median(dense):.1f} ms, visible "
-            f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes['frames']} frames, batch {batch}"
+            f"{1e3 * np.median(masked):.1f} ms, {share:.3f} of the tokens, {sizes.frames} frames, batch {batch}"
         )
         rows.append(
             {"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"}

@@ -10,6 +10,7 @@ backwards); biases, norms and scales are not zero on purpose, and queries are la
 logits to matter. `tests/test_encoders.py` compares.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,27 @@ from flax import nnx
 from transformers import VideoPrismClipModel, VideoPrismConfig, VideoPrismForVideoClassification
 
 from vplib import export
-from vplib.model.encoders import VideoClassifier, VideoText, sinusoids
+from vplib.model import checkpoints
+from vplib.model.encoders import sinusoids
+from vplib.model.sizes import Sizes
 
-WIDTH, HEADS, MLP, PATCH, SIZE, FRAMES, VOCABULARY, CLASSES = 16, 2, 64, 4, 12, 3, 40, 5
-VISION = dict(
-    patch=PATCH,
-    size=SIZE,
-    frames=FRAMES,
-    width=WIDTH,
+SIZES = Sizes(
+    size=12,
+    patch=4,
+    frames=3,
+    width=16,
     spatial_layers=2,
     temporal_layers=2,
-    heads=HEADS,
+    heads=2,
+    mlp=64,
 )
 CASES = {  # clips, frames, pixels
-    "train_shape": (2, FRAMES, SIZE, SIZE),
-    "more_frames": (1, 5, SIZE, SIZE),
-    "fewer_frames": (1, 2, SIZE, SIZE),
-    "other_size": (1, FRAMES, 20, 20),
-    "smaller_size": (1, FRAMES, 8, 8),
-    "wide": (1, FRAMES, 8, 20),
+    "train_shape": (2, 3, 12, 12),
+    "more_frames": (1, 5, 12, 12),
+    "fewer_frames": (1, 2, 12, 12),
+    "other_size": (1, 3, 20, 20),
+    "smaller_size": (1, 3, 8, 8),
+    "wide": (1, 3, 8, 20),
 }
 
 
@@ -52,9 +55,9 @@ def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
         )
 
 
-def released(model: torch.nn.Module, make) -> dict[str, np.ndarray]:
-    """The parameters of the PyTorch model under the released names of the model that `make` builds."""
-    flat = nnx.to_flat_state(nnx.state(nnx.eval_shape(make), nnx.Param))
+def released(model: torch.nn.Module, sizes: Sizes) -> dict[str, np.ndarray]:
+    """The parameters of the PyTorch model under the released names of a model of these sizes."""
+    flat = nnx.to_flat_state(nnx.state(checkpoints.shapes(sizes), nnx.Param))
     shapes = {"params/" + "/".join(map(str, path)): value.shape for path, value in flat}
     named = {name: value.detach().numpy() for name, value in model.named_parameters()}
     weights = export.released(named, shapes)
@@ -79,23 +82,16 @@ def save(name: str, arrays: dict[str, np.ndarray]) -> None:
 
 
 def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    text = dict(vocabulary=VOCABULARY, layers=2, mlp=MLP)
-    vision = VISION | {"mlp": MLP}
-    found = vision | dict(aux_layers=1, vocabulary=VOCABULARY, text_layers=2, text_mlp=MLP)
-    config = VideoPrismConfig(**export.configuration(found))
+    sizes = replace(SIZES, text_layers=2, aux_layers=1, pooler_inner=64, vocabulary=40)
+    config = VideoPrismConfig(**export.configuration(sizes))
     model = VideoPrismClipModel._from_config(
         config, attn_implementation="eager"
     ).eval()  # the only one that caps logits
     randomise(model, rng)
-    positions = sinusoids(export.TEXT_LENGTH, WIDTH)  # the released ones: see vplib/export.py
+    positions = sinusoids(export.TEXT_LENGTH, sizes.width)  # the released ones: see vplib/export.py
     model.text_model.embeddings.position_embedding = torch.tensor(np.asarray(positions))
 
-    arrays = released(
-        model,
-        lambda: VideoText(
-            vision=vision, text=text, aux_layers=1, pooler_inner=MLP, rngs=nnx.Rngs(0)
-        ),
-    )
+    arrays = released(model, sizes)
     for case, (clips, *shape) in CASES.items():
         video = rng.random((clips, *shape, 3), dtype=np.float32)
         arrays[f"{case}/video"] = video
@@ -105,7 +101,7 @@ def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
         arrays[f"{case}/video_embedding"] = (
             model.video_model(**given(video)).pooler_output[:, 0].numpy()
         )
-    ids = rng.integers(1, VOCABULARY, (3, 6)).astype(np.int32)
+    ids = rng.integers(1, sizes.vocabulary, (3, 6)).astype(np.int32)
     keep = np.arange(6) < np.array([[6], [4], [1]])
     output = model.text_model(torch.tensor(ids * keep), attention_mask=torch.tensor(keep).long())
     return arrays | {
@@ -116,19 +112,14 @@ def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def classifier(rng: np.random.Generator) -> dict[str, np.ndarray]:
-    vision = VISION | {
-        "mlp": WIDTH
-    }  # transformers' pooler is as wide as its MLP, the released one as the model
+    # transformers' pooler is as wide as its MLP, the released one as the model
+    sizes = replace(SIZES, mlp=SIZES.width, classes=5)
     model = VideoPrismForVideoClassification._from_config(
-        VideoPrismForVideoClassification.config_class(
-            **export.configuration(vision | {"classes": CLASSES})
-        ),
+        VideoPrismForVideoClassification.config_class(**export.configuration(sizes)),
         attn_implementation="eager",
     ).eval()
     randomise(model, rng)
-    arrays = released(
-        model, lambda: VideoClassifier(vision=vision, classes=CLASSES, rngs=nnx.Rngs(0))
-    )
+    arrays = released(model, sizes)
     for case in ("train_shape", "more_frames"):
         clips, *shape = CASES[case]
         arrays[f"{case}/video"] = rng.random((clips, *shape, 3), dtype=np.float32)

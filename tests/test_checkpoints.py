@@ -1,6 +1,11 @@
 """Weights files: the released layout, exact, byte-stable, and a sentence for each file that does not fit."""
 
+import errno
+import gzip
+import io
+import pickle
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +16,11 @@ from flax import nnx
 from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from vplib import paths
+from vplib import files, paths
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import VideoEncoder, VideoText
+from vplib.model.sizes import Sizes
 
 GOLDEN = paths.ROOT / "tests" / "golden" / "videotext.npz"
 REFERENCE = paths.ROOT.parent / "shared" / "golden"
@@ -31,12 +37,14 @@ def shapes(arrays) -> dict[str, tuple[int, ...]]:
 
 
 def test_names_and_shapes_are_the_released_ones():
-    vision = dict(
-        patch=4, size=12, frames=3, width=16, spatial_layers=2, temporal_layers=2, heads=2, mlp=64
-    )
-    text = dict(vocabulary=40, layers=2, mlp=64)
-    model = toy.filled(
-        lambda: VideoText(vision=vision, text=text, aux_layers=1, pooler_inner=64, rngs=nnx.Rngs(0))
+    model = toy.video_text(
+        spatial_layers=2,
+        temporal_layers=2,
+        mlp=64,
+        text_layers=2,
+        aux_layers=1,
+        pooler_inner=64,
+        vocabulary=40,
     )
     flat = checkpoints.flatten(model)
     assert shapes(flat) == shapes(np.load(GOLDEN))
@@ -47,18 +55,25 @@ def test_names_and_shapes_are_the_released_ones():
 
 @reference
 def test_names_and_shapes_are_those_of_the_released_code():
-    vision = dict(
-        patch=6, size=24, frames=4, width=48, spatial_layers=3, temporal_layers=2, heads=4, mlp=96
+    sizes = Sizes(
+        size=24,
+        patch=6,
+        frames=4,
+        width=48,
+        spatial_layers=3,
+        temporal_layers=2,
+        heads=4,
+        mlp=96,
+        text_layers=2,
+        aux_layers=1,
+        pooler_inner=192,
+        vocabulary=101,
     )
-    text = dict(vocabulary=101, layers=2, mlp=192)
-    model = toy.filled(
-        lambda: VideoText(
-            vision=vision, text=text, aux_layers=1, pooler_inner=192, rngs=nnx.Rngs(0)
+    for kind, name in ((VideoText, "lvt"), (VideoEncoder, "encoder")):
+        model = toy.filled(lambda kind=kind: kind(sizes, rngs=nnx.Rngs(0)))
+        assert shapes(checkpoints.flatten(model)) == shapes(
+            np.load(REFERENCE / f"{name}_params.npz")
         )
-    )
-    assert shapes(checkpoints.flatten(model)) == shapes(np.load(REFERENCE / "lvt_params.npz"))
-    encoder = toy.filled(lambda: VideoEncoder(**vision, rngs=nnx.Rngs(0)))
-    assert shapes(checkpoints.flatten(encoder)) == shapes(np.load(REFERENCE / "encoder_params.npz"))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -85,14 +100,17 @@ def test_equal_weights_give_equal_bytes_at_any_time(tmp_path):
 def test_a_disturbed_save_leaves_the_older_file(tmp_path, monkeypatch):
     def full(file, **_):
         file.write(b"half a")
-        raise OSError("No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     checkpoints.save(toy.encoder(0), tmp_path / "weights.npz")
     before = (tmp_path / "weights.npz").read_bytes()
     monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(
+        files.FileError, match=r"^.*weights\.npz cannot be written: the disk is full; "
+    ):
         checkpoints.save(toy.encoder(1), tmp_path / "weights.npz")
     assert (tmp_path / "weights.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.npz"]
 
 
 def test_a_prefix_picks_a_part():
@@ -162,13 +180,10 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
     whole = (tmp_path / "weights.npz").read_bytes()
     flipped = bytearray(whole)
     flipped[len(whole) // 2] ^= 1
-    np.save(tmp_path / "array.npy", np.zeros(3))
     broken = {
         "cut": whole[: len(whole) // 2],
-        "nothing": b"",
         "words": b"not weights",
         "flipped": bytes(flipped),
-        "array": (tmp_path / "array.npy").read_bytes(),
     }
     for name, content in broken.items():
         (tmp_path / name).write_bytes(content)
@@ -179,12 +194,126 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path):
             checkpoints.read(tmp_path / name)
 
 
+def zipped(**members: bytes) -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name.replace("__", "/"), data)
+    return content.getvalue()
+
+
+def npy(array: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    np.save(content, array)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+            "a Git LFS pointer",
+        ),
+        ((99).to_bytes(8, "little") + b'{"a": {"dtype": "F32"}}', "a safetensors file"),
+        (pickle.dumps({"a": np.zeros(3)}), "a pickle"),
+        (zipped(weights__data__pkl=b"x").replace(b"data/pkl", b"data.pkl"), "a PyTorch file"),
+        (b"\n<!DOCTYPE html><html>Sign in</html>", "a web page"),
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page"),
+        (b'\xef\xbb\xbf{"meta":{"size":1}}', "a JSON text"),
+        (npy(np.zeros(3)), "a single NumPy array"),
+        (b"\x89HDF\r\n\x1a\n" + bytes(99), "an HDF5 file"),
+        (gzip.compress(b"weights"), "packed"),
+        (b"", "empty"),
+    ],
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
+)
+def test_files_of_another_kind_are_named(content, what, tmp_path):
+    (tmp_path / "w.npz").write_bytes(content)
+    with pytest.raises(
+        CheckpointError, match=rf"^.*w\.npz is {what}, not an \.npz file of weights: [^\n]+$"
+    ):
+        checkpoints.load(tmp_path / "w.npz")
+
+
+def promising(shape: tuple[int, ...]) -> bytes:
+    """An array of 12 bytes whose header promises another shape."""
+    content = io.BytesIO()
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(content, header)
+    return content.getvalue() + bytes(12)
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (
+            {"params__x.npy": promising((152_587, 152_587))},
+            r"is damaged: params/x should be of shape",
+        ),
+        (
+            {"params__x.npy": npy(np.zeros(2**25, np.float32))},
+            r"would unpack to 0\.1 GB from 0\.1 MB",
+        ),
+        (
+            {"params__x.npy": npy(np.zeros(3, ">f4"))},
+            r"holds numbers of type >f4 in params/x: save",
+        ),
+        ({"params__x.npy": npy(np.zeros(3, np.longdouble))}, r"numbers of type <f16 in params/x"),
+        ({"params__x.npy": npy(np.zeros(3, "U4"))}, r"numbers of type <U4 in params/x"),
+        ({"params__x.npy": npy(np.array([{}], object))}, r"holds Python objects in params/x: save"),
+        ({"notes.txt": b"hello"}, r"holds notes\.txt, which is no array"),
+        ({"x.npy": b"\x93NUMPY\x02\x00" + b"\xff" * 4}, r"an array's header is too long"),
+        ({"x.npy": b"hello"}, r"an array has no header"),
+    ],
+    ids=[
+        "shape",
+        "bomb",
+        "big_endian",
+        "long_double",
+        "words",
+        "objects",
+        "text",
+        "header",
+        "none",
+    ],
+)
+def test_archives_are_judged_by_their_headers(members, message, tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("arrays were read")
+
+    (tmp_path / "w.npz").write_bytes(zipped(**members))
+    monkeypatch.setattr(np, "load", never)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.read(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    weights = checkpoints.flatten(toy.encoder())
+    weights["params/spatial_ln/bias"] = np.full(16, value, np.float32)
+    message = (
+        r"^the weights of .*w\.npz are not finite \(params/spatial_ln/bias\): train them again"
+    )
+    np.savez(tmp_path / "w.npz", **weights)
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.read(tmp_path / "w.npz")
+    model = toy.encoder()
+    model.spatial_ln.bias[...] = model.spatial_ln.bias[...].at[3].set(value)
+    (tmp_path / "w.npz").unlink()
+    with pytest.raises(CheckpointError, match=message):
+        checkpoints.save(model, tmp_path / "w.npz")
+    assert not any(tmp_path.iterdir())
+
+
 # --- a model by its name ----------------------------------------------------------------------------------------------
 
 MODELS = {
     "encoder": toy.encoder,
     "video_text": toy.video_text,
-    "auxiliary_and_hybrid": lambda seed: toy.video_text(seed, aux_layers=2, norm="primer_hybrid"),
+    "auxiliary_and_hybrid": lambda seed: toy.video_text(
+        seed, aux_layers=2, text_norm="primer_hybrid"
+    ),
     "classifier": toy.classifier,
 }
 
@@ -197,6 +326,9 @@ def test_a_file_gives_its_model_back_bit_for_bit(kind, tmp_path):
     assert type(other) is type(model) and nnx.graphdef(other) == nnx.graphdef(model)
     checkpoints.save(other, tmp_path / "again.npz")
     assert (tmp_path / "again.npz").read_bytes() == (tmp_path / "weights.npz").read_bytes()
+
+
+QUERY = "spatial_encoder/transformers_stack/x_layers/self_attention/query/w"
 
 
 @pytest.mark.parametrize(
@@ -235,20 +367,60 @@ def test_a_file_gives_its_model_back_bit_for_bit(kind, tmp_path):
             lambda w: w | {"params/vision_encoder/spatial_pos_emb/emb_var": np.zeros((8, 16))},
             r"tables of 8 places are not those",
         ),
+        (
+            lambda w: (
+                w | {"params/vision_encoder/patch_projection/linear/kernel": np.zeros((2, 16))}
+            ),
+            r"patches of 2 values and tables of 9 places are not those",
+        ),
+        (
+            lambda w: w | {"params/vision_encoder/spatial_pos_emb/emb_var": np.zeros((0, 16))},
+            r"its array params/vision_encoder/spatial_pos_emb/emb_var is empty, of shape \(0, 16\); give",
+        ),
+        (
+            lambda w: w | {"params/vision_encoder/temporal_pos_emb/emb_var": np.zeros((0, 16))},
+            r"temporal_pos_emb/emb_var is empty, of shape \(0, 16\); give",
+        ),
+        (
+            lambda w: w | {f"params/vision_encoder/{QUERY}": np.zeros((0, 16, 2, 8))},
+            r"query/w is empty, of shape \(0, 16, 2, 8\); give",
+        ),
+        (
+            lambda w: w | {f"params/vision_encoder/{QUERY}": np.zeros((1, 16, 32, 8))},
+            r"32 heads of size 8 in params/vision_encoder/spatial_encoder/.* are not 16 wide; give",
+        ),
+        (
+            lambda w: (
+                w
+                | {
+                    "params/contrastive_vision_pooler/pooling_attention/query/w": np.zeros(
+                        (16, 1, 1)
+                    )
+                }
+            ),
+            r"its pooler has 1 heads and its encoder 2; give",
+        ),
     ],
-    ids=["missing", "no_sizes", "other_file", "extra", "stray", "integers", "shape", "oblong"],
+    ids=[
+        "missing",
+        "no_sizes",
+        "other_file",
+        "extra",
+        "stray",
+        "integers",
+        "shape",
+        "oblong",
+        "no_patch",
+        "no_places",
+        "no_frames",
+        "no_layers",
+        "many_heads",
+        "pooler",
+    ],
 )
 def test_files_of_something_else_are_one_sentence(change, message, tmp_path):
     np.savez(tmp_path / "w.npz", **change(checkpoints.flatten(toy.video_text())))
     with pytest.raises(CheckpointError, match=message):
-        checkpoints.load(tmp_path / "w.npz")
-
-
-def test_pickled_files_are_refused(tmp_path):
-    np.savez(tmp_path / "w.npz", **{"params/x": np.array([{}], object)})
-    with pytest.raises(
-        CheckpointError, match=r"w\.npz is not a readable weights file \(.*allow_pickle=False\)"
-    ):
         checkpoints.load(tmp_path / "w.npz")
 
 
@@ -279,11 +451,8 @@ def released_as(monkeypatch, model, **changes) -> None:
     monkeypatch.setitem(
         checkpoints.RELEASED, name, checkpoints.RELEASED[name]._replace(parameters=count)
     )
-    monkeypatch.setattr(
-        checkpoints,
-        "sizes",
-        lambda released: checkpoints.infer(checkpoints.flatten(model)) | changes,
-    )
+    sizes = replace(checkpoints.infer(checkpoints.flatten(model)), **changes)
+    monkeypatch.setattr(checkpoints, "sizes_of", lambda released: sizes)
 
 
 @pytest.mark.parametrize("name", [REPOSITORY, "videoprism_public_v1_base"])
@@ -308,13 +477,7 @@ def test_a_cached_file_that_is_cut_short_or_another_is_one_sentence(hub, monkeyp
     file.write_bytes(whole)
     with pytest.raises(
         CheckpointError,
-        match=rf"{FILE} is not {REPOSITORY} \(frames is 3 instead of 16\): delete this file",
-    ):
-        checkpoints.load(REPOSITORY)
-    released_as(monkeypatch, toy.video_text())
-    with pytest.raises(
-        CheckpointError,
-        match=rf"{FILE} is not {REPOSITORY} \(aux_layers is None instead of 0\): delete",
+        match=rf"{FILE} is not {REPOSITORY} \(size is 12 instead of 288\): delete this file",
     ):
         checkpoints.load(REPOSITORY)
     released_as(monkeypatch, toy.encoder(mlp=64), mlp=32)
@@ -363,16 +526,22 @@ def test_unknown_names_and_models_without_weights_are_one_sentence():
 
 
 @pytest.mark.parametrize("name", checkpoints.RELEASED)
-def test_released_sizes_are_complete(name):
-    """What a released file must hold is what `infer` finds in a model of those sizes."""
-    released = checkpoints.RELEASED[name]
-    sizes = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    model = nnx.eval_shape(
-        lambda: VideoText.from_sizes(sizes, vocabulary=checkpoints.VOCABULARY, rngs=nnx.Rngs(0))
-    )
-    flat = nnx.to_flat_state(nnx.state(model if "lvt" in name else model.vision_encoder, nnx.Param))
+def test_released_sizes_have_the_released_numbers_of_parameters_and_are_found_in_the_arrays(name):
+    sizes = checkpoints.sizes_of(checkpoints.RELEASED[name])
+    flat = nnx.to_flat_state(nnx.state(checkpoints.shapes(sizes), nnx.Param))
     arrays = {
         "params/" + "/".join(path): np.broadcast_to(np.float32(0), value.shape)
         for path, value in flat
     }
-    assert checkpoints.infer(arrays) == checkpoints.sizes(released)
+    assert sum(value.size for value in arrays.values()) == checkpoints.RELEASED[name].parameters
+    unseen = {"text_length": 0, "decoder": None}
+    if not sizes.vocabulary:  # an encoder alone
+        unseen |= {"text_layers": 0, "pooler_inner": 0}
+    assert checkpoints.infer(arrays) == replace(sizes, **unseen)
+
+
+@pytest.mark.parametrize("word", ["tiny", "base", "lvt_giant"])
+def test_sizes_are_those_of_their_file(word):
+    written = yaml.safe_load((paths.CONF / "model" / f"{word}.yaml").read_text())
+    known = asdict(Sizes.of(written, vocabulary=7))
+    assert known | written == known and known["vocabulary"] == 7

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
-from test_sources import folder_of
 from test_video import moving_square
 
 from vplib import predict
-from vplib.data import pipeline, sources, video
+from vplib.data import video
 from vplib.evaluate import classify, heads
 from vplib.model import checkpoints
 
@@ -25,7 +24,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def tokens(encoder):
-    return np.asarray(classify._tokens(encoder, toy.batch(0, clips=16)["video"]))
+    return np.asarray(classify.tokens_of(encoder)(toy.batch(0, clips=16)["video"]))
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,7 @@ def probe(tokens):
         heads=2,
         epochs=2,
         batch=8,
-        lr=1e-2,
+        learning_rate=1e-2,
         weight_decay=0.01,
         seed=0,
     )
@@ -46,19 +45,19 @@ def probe(tokens):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, probe, encoder):
     folder = tmp_path_factory.mktemp("run")
-    classify.save(classify.fold(probe, encoder), CLASSES, folder)
+    classify.save(classify.merge_standardisation(probe, encoder), CLASSES, folder)
     return folder
 
 
-def test_folding_keeps_the_logits_and_leaves_probe_and_encoder_alone(probe, encoder, tokens):
+def test_merging_keeps_the_logits_and_leaves_probe_and_encoder_alone(probe, encoder, tokens):
     before = (
         checkpoints.digest(checkpoints.flatten(probe)),
         checkpoints.digest(checkpoints.flatten(encoder)),
     )
     assert (
         float(abs(probe.mean[...]).max()) > 0.1 and float(probe.deviation[...].min()) < 0.9
-    )  # there is something to fold
-    classifier = classify.fold(probe, encoder)
+    )  # there is something to merge
+    classifier = classify.merge_standardisation(probe, encoder)
     logits = heads.predict(probe, tokens)
     np.testing.assert_allclose(
         classifier.projection(classifier.atten_pooler(jnp.asarray(tokens, jnp.float32))),
@@ -99,63 +98,27 @@ def test_shots_are_drawn_by_seed_and_rare_classes_give_all_they_have():
     assert classify.few_shots(labels, None, seed=0).tolist() == [*range(27)]
 
 
-def test_videos_are_seen_whole_and_enlarged_to_what_the_encoder_knows(encoder, tmp_path):
+def test_probes_of_shots_take_as_many_steps_as_are_asked(tokens, probe, monkeypatch):
+    taken = []
+
+    def train(x, y, **recipe):
+        taken.append((len(y), recipe))
+        return probe
+
+    monkeypatch.setattr(heads, "train_probe", train)
+    settings = dict(steps=12, epochs=2, batch=8, classes=4)
+    classify.train_probes(tokens, np.arange(16) % 4, shots=2, seeds=range(2), **settings)
+    classify.train_probes(tokens, np.arange(16) % 4, shots=None, seeds=[5], **settings)
+    assert [(clips, recipe["epochs"], recipe["seed"]) for clips, recipe in taken] == [
+        (8, 12, 0),
+        (8, 12, 1),
+        (16, 6, 5),
+    ]
+
+
+def test_what_an_encoder_was_trained_on(encoder):
     assert classify.view(encoder) == {"frames": 3, "size": 12}
-    assert classify.heads(encoder) == 2
-    frames = np.zeros((6, 8, 16, 3), np.uint8)
-    frames[..., 4:12, 0] = 255  # the central square, of 8 pixels
-    (tmp_path / "a.mp4").write_bytes(video.encode(frames, 6))
-    seen = pipeline.watch(tmp_path / "a.mp4", name="a", **classify.view(encoder))
-    assert (
-        seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
-    )
-    assert pipeline.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (
-        3,
-        4,
-        4,
-        3,
-    )
-
-
-def folder_source(tmp_path, broken: int):
-    good = video.encode(moving_square(), 10)
-    entries = [
-        (f"{i}.mp4", good[:40] if i < broken else good, {"text": "a square", "label": "a"})
-        for i in range(5)
-    ]
-    return sources.FolderSource(folder_of(tmp_path / "videos", entries), name="mine", max_side=48)
-
-
-def test_broken_videos_are_left_out_counted_and_named(encoder, tmp_path):
-    source, report = folder_source(tmp_path, 1), tmp_path / "skipped.csv"
-    tokens, metas, skipped = classify.frozen_tokens(
-        encoder, source, batch=3, max_skipped_fraction=0.2, report=report
-    )
-    assert tokens.shape == (4, 27, 16) and [meta["file_name"] for meta in metas] == [
-        "1.mp4",
-        "2.mp4",
-        "3.mp4",
-        "4.mp4",
-    ]
-    assert [entry["file"] for entry in skipped] == ["0.mp4"] and "0.mp4" in report.read_text()
-    np.testing.assert_allclose(
-        tokens, tokens[:1].repeat(4, 0), atol=1e-2
-    )  # four times one video, whatever the batch
-
-
-@pytest.mark.parametrize(("broken", "allowed"), [(1, 0.1), (5, 1.0)])
-def test_too_many_broken_videos_are_one_sentence(encoder, tmp_path, broken, allowed):
-    with pytest.raises(
-        sources.SourceError,
-        match=rf"^{broken} of 5 videos cannot be used .* \(first: 0\.mp4 is .*skipped\.csv, or give ",
-    ):
-        classify.frozen_tokens(
-            encoder,
-            folder_source(tmp_path, broken),
-            batch=3,
-            max_skipped_fraction=allowed,
-            report=tmp_path / "skipped.csv",
-        )
+    assert classify.attention_heads(encoder) == 2
 
 
 def call(monkeypatch, *words) -> int | str:
@@ -190,6 +153,46 @@ def test_predict_goes_on_after_a_video_that_cannot_be_read(
     first, second = shown.err.splitlines()
     assert first.startswith("error: ") and "b.mp4: is not a readable video; " in first
     assert "gone.mp4: cannot be opened (No such file or directory); " in second
+
+
+def test_predict_goes_on_whatever_one_file_raises(run_folder, tmp_path, monkeypatch, capsys):
+    raised = {"a.mp4": ValueError("31 is not\na Type"), "b.mp4": MemoryError()}
+    right, read = classify.probabilities, lambda classifier, path: np.full(4, 0.25)
+
+    def fail(classifier, path):
+        if path.name in raised:
+            raise raised[path.name]
+        return read(classifier, path)
+
+    monkeypatch.setattr(classify, "probabilities", fail)
+    assert call(monkeypatch, run_folder, "a.mp4", "b.mp4", "c.mp4") == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("c.mp4: ") and shown.out.count("\n") == 1
+    assert [line.split(" (")[0] for line in shown.err.splitlines()] == [
+        "error: a.mp4: cannot be classified",
+        "error: b.mp4: cannot be classified",
+    ]
+    read = right
+    (tmp_path / "a.mp4").mkdir()
+    assert call(monkeypatch, run_folder, tmp_path / "a.mp4") == 1
+
+
+def test_numbers_that_are_not_finite_are_not_shown(encoder, probe, tmp_path, monkeypatch, capsys):
+    (tmp_path / "a.mp4").write_bytes(video.encode(moving_square(), 10))
+    classifier = classify.merge_standardisation(probe, encoder)
+    classifier.projection.linear.bias[...] = np.float32("inf")
+    monkeypatch.setattr(classify, "restore", lambda folder: (classifier, CLASSES))
+    assert call(monkeypatch, tmp_path, tmp_path / "a.mp4") == 1
+    shown = capsys.readouterr()
+    assert not shown.out and "gives numbers that are not finite" in shown.err
+
+
+def test_names_reach_the_terminal_as_text_only(run_folder, monkeypatch, capsys):
+    names = ["re\x1b[31md", "two\nlines", "你好", "\udcff"]
+    monkeypatch.setattr(classify, "restore", lambda folder: (None, names))
+    monkeypatch.setattr(classify, "probabilities", lambda *_: np.array([0.4, 0.3, 0.2, 0.1]))
+    assert call(monkeypatch, run_folder, "a.mp4") == 0
+    assert capsys.readouterr().out == "a.mp4: re\\x1b[31md 40.0%, two\\nlines 30.0%, 你好 20.0%\n"
 
 
 def test_folders_without_a_classifier_are_one_sentence(run_folder, tmp_path, monkeypatch):

@@ -50,7 +50,7 @@ def test_what_transformers_cannot_hold_is_one_sentence_and_no_folder(tmp_path):
     ):
         export.widen(checkpoints.flatten(toy.video_text()), 16)
     pytest.importorskip("safetensors", reason="safetensors is absent: pip install -e '.[torch]'")
-    checkpoints.save(toy.video_text(norm="primer_hybrid"), tmp_path / "w.npz")
+    checkpoints.save(toy.video_text(text_norm="primer_hybrid"), tmp_path / "w.npz")
     with pytest.raises(
         CheckpointError,
         match=r"post_layer_norm/bias has no place in transformers' VideoPrism: such a model",

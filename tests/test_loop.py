@@ -215,7 +215,9 @@ def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
 def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
-    rate = optimiser.schedule(kind, peak=5e-4, steps=100, warmup=20, end=1e-5)
+    rate = optimiser.schedule(
+        kind, learning_rate=5e-4, steps=100, warmup=20, final_learning_rate=1e-5
+    )
     assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx(
         [0, 2.5e-4, 5e-4, 1e-5], rel=1e-5
     )
@@ -250,7 +252,10 @@ def test_weight_decay_touches_projections_only(name):
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_optimisers_learn_and_clip_gradients(name, tmp_path):
     tx = optimiser.optimiser(
-        name, optimiser.schedule("linear", peak=0.1, steps=40, warmup=4), weight_decay=0.0, clip=1.0
+        name,
+        optimiser.schedule("linear", learning_rate=0.1, steps=40, warmup=4),
+        weight_decay=0.0,
+        clip=1.0,
     )
     fit(tmp_path, tx=tx, steps=40, checkpoint_every=40)
     losses = [float(row["loss"]) for row in rows(tmp_path / "metrics.csv")]
@@ -299,7 +304,7 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
         {"ac1": 2.0, "internvid": 1.0},
         frames=3,
         size=12,
-        short=16,
+        resolution=16,
         batch=4,
         mixing="alternating",
         seed=0,
@@ -317,7 +322,7 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
     counted = Counted()
     tx = optimiser.optimiser(
         "adafactor",
-        optimiser.schedule("linear", peak=1e-2, steps=STEPS, warmup=4),
+        optimiser.schedule("linear", learning_rate=1e-2, steps=STEPS, warmup=4),
         weight_decay=0.05,
         clip=1.0,
     )

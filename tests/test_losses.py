@@ -40,13 +40,13 @@ def test_contrastive_vanishes_for_perfect_pairs():
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_chunks_change_neither_value_nor_gradients(chunk):
     video, text = unit(0), unit(1)
-    dense, lean = (
+    dense, chunked = (
         jax.jit(jax.value_and_grad(lambda v, t, s, c=c: contrastive(v, t, s, chunk=c), (0, 1, 2)))
         for c in (0, chunk)
     )
     for scale in (5.0, 100.0):
         for a, b in zip(
-            *(jax.tree.leaves(run(video, text, scale)) for run in (dense, lean)), strict=True
+            *(jax.tree.leaves(run(video, text, scale)) for run in (dense, chunked)), strict=True
         ):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * scale)
 

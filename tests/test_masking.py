@@ -9,12 +9,13 @@ import pytest
 
 from vplib.method.masking import (
     MASKS,
-    partly_shuffled_orders,
+    draw_mask,
     random_visible,
     raster_orders,
     shuffle_orders,
     visible_count,
 )
+from vplib.model.encoders import by_frame
 from vplib.model.layers import permute
 
 BATCH, FRAMES = 16, 5
@@ -22,7 +23,7 @@ BATCH, FRAMES = 16, 5
 
 @partial(jax.jit, static_argnames=("kind", "frames", "grid", "count"))
 def draw(key, kind, frames, grid, count):
-    return MASKS[kind](key, BATCH, frames, grid, count)
+    return by_frame(MASKS[kind](key, BATCH, frames, grid, count), frames)
 
 
 def places(visible: np.ndarray, grid: int) -> np.ndarray:
@@ -39,6 +40,13 @@ def test_every_mask_shows_exactly_as_many_places_in_every_frame_in_order(kind, g
         assert visible.shape == (BATCH, FRAMES, count)
         assert visible.min() >= 0 and visible.max() < grid * grid
         assert (np.diff(visible, axis=-1) > 0).all()  # in increasing order, hence also distinct
+
+
+def test_an_unknown_mask_is_one_sentence():
+    with pytest.raises(
+        ValueError, match=r"^stage2\.mask=rows is unknown: one of bevt, tube, random$"
+    ):
+        draw_mask("rows", 0.5, jax.random.key(0), batch=2, frames=3, grid=4)
 
 
 def test_visible_counts_are_rounded_and_never_zero():
@@ -103,52 +111,60 @@ def test_bevt_masks_are_blocks():
     assert 0.65 < agreement("bevt") < 0.95
 
 
+def test_it_is_the_masked_places_that_form_blocks():
+    """A few masked places lie in one block; as few visible ones are what no block covered, anywhere."""
+
+    def spread(few: str):
+        visible = draw(jax.random.key(0), "bevt", 2, 8, 56 if few == "masked" else 8)
+        picture = places(np.asarray(visible), 8)
+        chosen = (picture if few == "visible" else ~picture).reshape(-1, 8, 8)
+        boxes = [np.ptp(np.argwhere(frame), axis=0) + 1 for frame in chosen]
+        return np.mean([height * width for height, width in boxes])  # of their bounding boxes
+
+    assert spread("masked") < 28 < 36 < spread("visible")
+
+
 # --- permutations -----------------------------------------------------------------------------------------------------
 
 
+VISIBLE = MASKS["bevt"](jax.random.key(0), 200, 4, 4, 6)  # of 4 frames of 4 x 4 places
+SHARES = (0, 1, jnp.float32(0), jnp.float32(0.3), jnp.float32(1))  # a number, or known to the step
+
+
+@pytest.mark.parametrize("share", SHARES, ids=repr)
+def test_a_shuffle_exchanges_its_share_and_leaves_the_rest_in_raster_order(share):
+    raster, _ = raster_orders(VISIBLE, 64)
+    order, inverse = shuffle_orders(jax.random.key(1), VISIBLE, 64, share)
+    assert (jnp.sort(order) == jnp.arange(64)).all()  # nothing is lost or doubled
+    assert (jnp.take_along_axis(order, inverse, axis=1) == jnp.arange(64)).all()
+    moved, share = np.asarray(order != raster).mean(), float(share)
+    assert abs(moved - share * (1 - 1 / 64)) < 0.03  # of those that move, one stays by chance
+    assert share or moved == 0
+    same = (order[:100] == order[100:]).all(1)
+    assert not same.any()  # neither masks nor shuffles of clips are the same
+
+
+@pytest.mark.parametrize("share", [1, jnp.float32(1)], ids=repr)
+def test_a_full_shuffle_sends_every_token_everywhere_equally_often(share):
+    visible = jnp.zeros((5000, 2, 1), int)  # on 2 places a frame
+    order, _ = shuffle_orders(jax.random.key(0), visible, 4, share)
+    often = (
+        np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
+    )
+    assert abs(often - 0.25).max() < 0.025  # four standard deviations
+
+
 def test_unshuffling_a_shuffle_is_the_identity():
-    x = jax.random.normal(jax.random.key(0), (3, 10, 4))
-    order, inverse = shuffle_orders(jax.random.key(1), 3, 10)
+    x = jax.random.normal(jax.random.key(0), (200, 64, 4))
+    order, inverse = shuffle_orders(jax.random.key(1), VISIBLE, 64, 1)
     shuffled = permute(x, order, inverse)
     assert (permute(shuffled, inverse, order) == x).all() and (shuffled != x).any((1, 2)).all()
-    assert len({tuple(row) for row in order.tolist()}) == 3  # clips are shuffled independently
-
-
-def test_shuffles_send_every_token_everywhere_equally_often():
-    order, _ = shuffle_orders(jax.random.key(0), 5000, 4)
-    share = (
-        np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
-    )
-    assert abs(share - 0.25).max() < 0.025  # four standard deviations
-
-
-def test_a_partial_shuffle_exchanges_its_share_and_leaves_the_rest_in_place():
-    visible = MASKS["bevt"](jax.random.key(0), 200, 4, 4, 6)
-    raster, _ = raster_orders(visible, 64)
-    for share in (0.0, 0.3, 1.0):
-        order, inverse = partly_shuffled_orders(jax.random.key(1), visible, 64, jnp.float32(share))
-        assert (jnp.sort(order) == jnp.arange(64)).all()  # nothing is lost or doubled
-        assert (jnp.take_along_axis(order, inverse, axis=1) == jnp.arange(64)).all()
-        moved = np.asarray(order != raster).mean()
-        assert abs(moved - share * (1 - 1 / 64)) < 0.03 and (
-            share or moved == 0
-        )  # of those that move, one stays by chance
-    assert (order[:100] != order[100:]).any(1).all()  # clips are shuffled independently
-
-
-def test_a_whole_partial_shuffle_sends_every_token_everywhere_equally_often():
-    visible = jnp.zeros((5000, 2, 1), int)  # on 2 places a frame
-    order, _ = partly_shuffled_orders(jax.random.key(0), visible, 4, jnp.float32(1))
-    share = (
-        np.stack([np.bincount(np.asarray(order)[:, slot], minlength=4) for slot in range(4)]) / 5000
-    )
-    assert abs(share - 0.25).max() < 0.025  # four standard deviations
 
 
 def test_the_gradient_of_a_permutation_is_that_of_plain_indexing():
     key_x, key_g, key_order = jax.random.split(jax.random.key(0), 3)
-    x, g = jax.random.normal(key_x, (3, 10, 4)), jax.random.normal(key_g, (3, 10, 4))
-    order, inverse = shuffle_orders(key_order, 3, 10)
+    x, g = jax.random.normal(key_x, (3, 64, 4)), jax.random.normal(key_g, (3, 64, 4))
+    order, inverse = shuffle_orders(key_order, VISIBLE[:3], 64, 1)
     ours = jax.grad(lambda x: (permute(x, order, inverse) * g).sum())(x)
     plain = jax.grad(lambda x: (jnp.take_along_axis(x, order[..., None], axis=1) * g).sum())(x)
     assert (ours == plain).all() and (ours != g).any()

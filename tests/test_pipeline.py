@@ -1,4 +1,4 @@
-"""Batches are what was asked for: from the right corpora, at the right rates, the same on any number of machines."""
+"""Batches are what was asked for: the right corpora and rates, the same on any number of machines."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ import toy
 
 from vplib.data import pipeline, text
 
-SIZES = dict(frames=3, size=12, short=16, batch=4, seed=0)
+SIZES = dict(frames=3, size=12, resolution=16, batch=4, seed=0)
 CORPORA = {"first": 0, "second": 1, "images": 2}
 
 
@@ -105,6 +105,19 @@ def test_images_stay_one_frame_unless_they_are_mixed_with_videos(folders):
     assert images.shape == (8, 3, 12, 12, 3) and (images == images[:, :1]).all()
 
 
+def test_a_single_picture_among_videos_is_repeated(tmp_path):
+    class WithPicture(toy.Marked):
+        def __getitem__(self, index):
+            one = toy.Marked(self.name, self.number, frames=1)
+            return one[index] if index == 2 else super().__getitem__(index)
+
+    folder = toy.write(WithPicture("mixed", 0), tmp_path / "mixed")
+    videos = next(stream({"mixed": folder}, {"mixed": 1.0}, batch=8))["video"]
+    assert videos.shape == (8, 3, 12, 12, 3)
+    still = [bool((clip == clip[:1]).all()) for clip in videos]
+    assert still == [mark == (0, 2) for mark in toy.marks(videos)] and any(still)
+
+
 def test_batches_of_images_may_be_larger(folders):
     batches = draw(stream(folders, {"first": 1.0, "images": 1.0}, image_batch=8), 4)
     assert sorted(batch["video"].shape[:2] for batch in batches) == [(4, 3), (4, 3), (8, 1), (8, 1)]
@@ -167,20 +180,11 @@ def test_threads_workers_and_memory_do_not_change_batches(folders, tokenizer):
 
 def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     clip = 6 * 16 * 16 * 3
-    source = pipeline.ClipSource(folders["first"], short=16, tokenizer=None, memory=3 * clip)
+    source = pipeline.ClipSource(folders["first"], resolution=16, tokenizer=None, memory=3 * clip)
     first = [source[index]["frames"] for index in range(8)]
     again = [source[index]["frames"] for index in range(8)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True] * 3 + [False] * 5
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
-
-
-def test_evaluation_reads_every_clip_once_in_order(folders):
-    batches = list(pipeline.once(folders["first"], frames=3, size=12, short=16, batch=3))
-    assert [len(batch["video"]) for batch, _, _ in batches] == [3, 3, 2]
-    videos = np.concatenate([batch["video"] for batch, _, _ in batches])
-    assert toy.marks(videos) == [(0, clip) for clip in range(8)]
-    assert [line for _, texts, _ in batches for line in texts] == toy.CAPTIONS
-    assert all(meta["frames"] == 6 for _, _, metas in batches for meta in metas)
 
 
 # --- frames and crops -------------------------------------------------------------------------------------------------
@@ -260,6 +264,40 @@ def test_texts_without_words_and_missing_vocabularies_are_one_sentence(tmp_path)
         match=r"^no SentencePiece model at .*none: run 10_prepare_corpus, or give",
     ):
         text.Tokenizer(tmp_path / "none", 12)
+    (tmp_path / "words").write_text("not a model")
+    with pytest.raises(ValueError, match=r"words is no SentencePiece model: give the path of one"):
+        text.Tokenizer(tmp_path / "words", 12)
+
+
+def test_transcripts_of_any_length_are_learnt_from(tmp_path):
+    words = "the quick brown fox jumps over it "
+    for name, long in (("words", words * 400), ("no_spaces", "猫犬鳥魚" * 2000)):
+        text.train([long], tmp_path / name, size=60)
+        assert text.Tokenizer(tmp_path / name, 12).unknown([long]) == 0
+    # What fits a line is one line, as it always was.
+    assert text._lines(["x " * 2095]) == [text.canonical("x " * 2095)]
+    cut = text._lines([words * 400])
+    assert " ".join(cut) == text.canonical(words * 400)
+    assert max(len(line.encode()) for line in cut) <= text.LONGEST
+
+
+def test_a_vocabulary_too_small_for_its_characters_says_what_would_do(tmp_path):
+    texts = [chr(0x4E00 + index) * 3 for index in range(100)]
+    with pytest.raises(ValueError, match=r"^data\.vocabulary=60 is too small .*more$") as caught:
+        text.train(texts, tmp_path / "none", size=60)
+    least = int(str(caught.value).split("data.vocabulary=")[2].split()[0])
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=f"data.vocabulary={least} or more"):
+        text.check(texts, size=least - 1)
+    text.check(texts, size=least)
+    text.train(texts, tmp_path / "enough", size=least)
+    assert text.Tokenizer(tmp_path / "enough", 12).size == least
+    with pytest.raises(ValueError, match=r"^no vocabulary can be trained on these captions"):
+        text.check(["\u2585"], size=60)  # a character that SentencePiece keeps for itself
+
+
+def test_texts_of_which_the_vocabulary_knows_nothing_are_counted(tokenizer):
+    assert tokenizer.unknown(["你好", "?", "a 猫", "two stars"]) == 2
 
 
 # --- the released tokeniser -------------------------------------------------------------------------------------------

@@ -5,13 +5,12 @@ A link may also lead to what a run writes: the names come from the `figures.save
 """
 
 import ast
-import inspect
 import json
 import re
 
 import pytest
 
-from vplib import config, paths, results
+from vplib import config, paths
 
 PAGES = [
     paths.ROOT / "README.md",
@@ -24,28 +23,22 @@ README, MAP = PAGES[0].read_text(), PAGES[2].read_text()
 
 
 def figure_names() -> list[str]:
-    """A pattern for each figure that a notebook saves: `{...}` in its name stands for a word."""
+    """A pattern for each figure that a notebook saves."""
     names = []
     for path in sorted(paths.NOTEBOOKS.glob("*.ipynb")):
-        cells = [
-            cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"
-        ]
+        cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
         for node in ast.walk(ast.parse("\n".join("".join(cell["source"]) for cell in cells))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
-                name = node.args[1]
-                parts = name.values if isinstance(name, ast.JoinedStr) else [name]
-                names.append(
-                    "".join(
-                        re.escape(p.value) if isinstance(p, ast.Constant) else r"\w+" for p in parts
-                    )
-                )
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "results.save":
+                names.append(rf"{path.stem}-{node.args[2].value}_[\w-]+_\w+")
+            elif isinstance(node, ast.Call) and ast.unparse(node.func) == "figures.save":
+                names.append(node.args[1].value)
     return names
 
 
 FIGURES = figure_names()
-HEADLINE = inspect.signature(results.record).parameters["table"].default
-WRITTEN = [rf"reports/(figures/({name})\.(png|pdf)|tables/({name})\.csv)" for name in FIGURES] + [
-    rf"reports/tables/{HEADLINE}\.csv",
+WRITTEN = [rf"reports/(figures/({name})\.(png|pdf)|tables/({name})\.csv)" for name in FIGURES]
+WRITTEN += [
+    r"reports/tables/headline\.csv",
     rf"reports/notebooks/({'|'.join(config.names())})-\w+-\w+\.ipynb",
 ]
 
@@ -93,6 +86,16 @@ def test_dead_links_are_found(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    "page", [*PAGES, paths.ROOT / "Makefile"], ids=lambda page: paths.short(page)
+)
+def test_files_that_are_named_exist(page):
+    named = re.findall(
+        r"\b(?:vplib|tests|benchmarks|conf|notebooks)/[\w/]+\.(?:py|yaml|ipynb)\b", page.read_text()
+    )
+    assert [name for name in named if not (paths.ROOT / name).is_file()] == []
+
+
 @pytest.mark.parametrize("name", config.names())
 def test_the_table_of_notebooks_is_complete(name):
     assert f"| [{name}](notebooks/{name}.ipynb) |" in README
@@ -105,8 +108,17 @@ def test_every_figure_has_its_picture_caption_and_data(figure):
 
 
 def test_the_tree_names_every_module():
-    modules = [f"vplib/{path.name}" for path in sorted((paths.ROOT / "vplib").glob("[a-z]*.py"))]
-    assert sorted(re.findall(r"^(vplib/\w+\.py) +\S", README, re.MULTILINE)) == modules
+    tree = README[README.index("## The repository, file by file") :]
+    listed, wing = [], ""
+    for line in tree.splitlines():
+        if found := re.match(r"(vplib/\S*)", line):
+            wing = found[1]
+        elif found := re.match(r"  (\w+\.py) +\S", line):
+            listed.append(wing + found[1])
+    modules = [
+        p.relative_to(paths.ROOT).as_posix() for p in (paths.ROOT / "vplib").rglob("[a-z]*.py")
+    ]
+    assert sorted(listed) == sorted(modules)
 
 
 @pytest.mark.parametrize("group", config.groups())

@@ -6,6 +6,8 @@ import re
 import shlex
 import subprocess
 import tomllib
+from fnmatch import fnmatch
+from itertools import product
 
 import pytest
 import yaml
@@ -118,3 +120,43 @@ def test_no_file_names_a_folder_of_somebodys_machine():
                 if re.search(r"(?<![\w.*])/(home|root|work)/", line):
                     found.append(f"{paths.short(file)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+def declared() -> set[str]:
+    """Every output, metric and dependency that `dvc.yaml` names, outputs first."""
+    named = set()
+    for stage in yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"].values():
+        matrix = stage.get("matrix", {})
+        for values in product(*matrix.values()):
+            for entry in [*stage.get("outs", []), *stage.get("metrics", [])]:
+                name = entry if isinstance(entry, str) else next(iter(entry))
+                for key, value in zip(matrix, values, strict=True):
+                    name = name.replace(f"${{item.{key}}}", value)
+                named.add(name)
+    return named
+
+
+def test_every_committed_result_is_an_output_of_the_pipeline_or_says_why_not():
+    page = (paths.ROOT / "reports" / "README.md").read_text()
+    section = page[page.index("These are not:") : page.index("## Figures of the paper")]
+    excepted = [f"reports/{p}" for p in re.findall(r"`((?:figures|tables)/\S+?)`", section)]
+    files = [f.relative_to(paths.ROOT).as_posix() for f in FILES]
+    results = [f for f in files if f.startswith(("reports/figures/", "reports/tables/"))]
+    loose = set(results) - declared()
+    assert [f for f in loose if not any(fnmatch(f, pattern) for pattern in excepted)] == []
+    assert [p for p in excepted if not any(fnmatch(f, p) for f in loose)] == []
+
+
+def test_a_stage_depends_on_its_configuration_and_on_the_code_it_reaches():
+    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"]
+    for name in config.names():
+        if name in stages:
+            run = (
+                "world-${item.scale}-none-s0"
+                if "matrix" in stages[name]
+                else "world-lesson-none-s0"
+            )
+            assert {f"runs/{name}/{run}/config.yaml", f"runs/{name}/{run}/code.json"} <= {
+                *stages[name]["deps"]
+            }
+            assert not any(dep.startswith(("vplib", "notebooks")) for dep in stages[name]["deps"])

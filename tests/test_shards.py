@@ -1,6 +1,7 @@
-"""Writing shards: the same bytes whatever happens on the way, and clear words when it cannot be done."""
+"""Writing shards: the same bytes whatever happens on the way, clear words when it cannot be done."""
 
 import concurrent.futures
+import contextlib
 import csv
 import errno
 import json
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from vplib import files
 from vplib.data import shards
 from vplib.data.video import VideoError
 
@@ -94,7 +96,7 @@ def test_too_many_unusable_clips_stop_the_writing_without_a_manifest(tmp_path):
         match=r"^toy: 2 of the first 10 clips \(of 25\).*no manifest was written.*\.$",
     ):
         write(Toy(bad=(3, 4, 12)), tmp_path, max_skipped_fraction=0.07)
-    assert not (tmp_path / "manifest.json").exists() and not list(tmp_path.glob("*.tmp"))
+    assert not (tmp_path / "manifest.json").exists() and not temporaries(tmp_path)
     with pytest.raises(shards.ShardError, match="no finished corpus"):
         shards.Shards(tmp_path)
 
@@ -140,26 +142,75 @@ def test_finished_shards_are_kept_and_a_changed_source_writes_all_again(tmp_path
     assert len(shards.Shards(tmp_path)) == 31 and len(list(tmp_path.glob("*.array_record"))) == 4
 
 
-def test_killing_the_writer_and_starting_again_gives_the_same_bytes(tmp_path):
+def started(folder, **options):
+    """A process that writes slow clips, and has finished its first shard."""
     code = (
-        "from pathlib import Path; from test_shards import Toy, write; "
-        f"write(Toy(delay=0.02, bad=(3,)), Path({str(tmp_path / 'killed')!r}))"
+        "from pathlib import Path; from test_shards import Toy, write\n"
+        "if __name__ == '__main__': "
+        f"write(Toy(delay=0.02, bad=(3,)), Path({str(folder)!r}), **{options})\n"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     writer = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
-    while not (tmp_path / "killed" / "toy-00000-of-00003.json").exists():
+    while not list(folder.glob("toy-*.json")):
         assert writer.poll() is None
         time.sleep(0.01)
+    return writer
+
+
+def temporaries(folder):
+    return [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_killing_the_writer_and_starting_again_gives_the_same_bytes(tmp_path):
+    writer = started(tmp_path / "killed")
     time.sleep(0.05)  # into the second shard
     writer.send_signal(signal.SIGKILL)
     writer.wait()
-    assert (
-        list((tmp_path / "killed").glob("*.tmp"))
-        and not (tmp_path / "killed" / "manifest.json").exists()
-    )
+    assert temporaries(tmp_path / "killed")
+    assert not (tmp_path / "killed" / "manifest.json").exists()
     write(Toy(bad=(3,)), tmp_path / "killed")
     write(Toy(bad=(3,)), tmp_path / "quiet")
     assert contents(tmp_path / "killed") == contents(tmp_path / "quiet")
+
+
+@pytest.mark.skipif(not Path("/proc/1/stat").exists(), reason="asks /proc for processes")
+def test_workers_end_with_a_killed_parent_and_their_files_go_with_the_next_start(tmp_path):
+    writer = started(tmp_path, workers=2, shard_size=2)
+    workers = children(writer.pid)
+    assert len(workers) >= 2
+    writer.send_signal(signal.SIGKILL)
+    writer.wait()
+    deadline = time.monotonic() + 60
+    while any(map(running, workers)):
+        assert time.monotonic() < deadline, "a worker lives on"
+        time.sleep(0.05)
+    write(Toy(count=26), tmp_path, shard_size=13)  # a plan without the old shards
+    assert not temporaries(tmp_path)
+    assert len(list(tmp_path.glob("toy-*"))) == 4
+
+
+def children(process):
+    stats = [path for path in Path("/proc").glob("[0-9]*/stat")]
+    parents = {}
+    for path in stats:
+        with contextlib.suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    return [child for child, parent in parents.items() if parent == process]
+
+
+def running(process):
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_second_writer_is_told_of_the_first_and_harms_nothing(tmp_path):
+    writer = started(tmp_path)
+    with pytest.raises(files.FileError, match=rf"in use \(process {writer.pid} .*writing shards"):
+        write(Toy(count=3), tmp_path)
+    assert writer.wait() == 0
+    assert len(shards.Shards(tmp_path)) == 24
 
 
 def test_a_full_disk_leaves_no_half_written_shard_and_the_rest_can_follow(tmp_path, monkeypatch):
@@ -177,28 +228,70 @@ def test_a_full_disk_leaves_no_half_written_shard_and_the_rest_can_follow(tmp_pa
 
     with monkeypatch.context() as patch:
         patch.setattr(shards, "ArrayRecordWriter", FullDisk)
-        with pytest.raises(shards.ShardError, match=r"the disk is full; free some space .*\.$"):
+        with pytest.raises(files.FileError, match=r"the disk is full; free some space .*\.$"):
             write(Toy(), tmp_path)
-    assert not list(tmp_path.glob("*.tmp")) and not list(tmp_path.glob("*.array_record"))
+    assert not temporaries(tmp_path) and not list(tmp_path.glob("*.array_record"))
 
     def no_space(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", no_space)
-        with pytest.raises(shards.ShardError, match="the disk is full"):
+        patch.setattr(Toy, "__getitem__", no_space)  # not the fault of a clip
+        with pytest.raises(files.FileError, match="the disk is full"):
             write(Toy(), tmp_path)
     assert write(Toy(), tmp_path)["records"] == 25
 
 
-def test_other_errors_of_a_source_are_not_hidden(tmp_path):
-    class Broken(Toy):
-        def __getitem__(self, index):
-            raise RuntimeError("a mistake in the code")
+def test_a_file_where_a_folder_must_be_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(files.FileError, match=r"out/toy cannot be written: .* is a file; "):
+        write(Toy(), tmp_path / "out" / "toy")
 
-    with pytest.raises(RuntimeError, match="a mistake in the code"):
-        write(Broken(), tmp_path)
-    assert not contents(tmp_path)
+
+class Mistaken(Toy):
+    """A source that fails with `error` for the clips in `bad`."""
+
+    error = RuntimeError("a mistake\x1b[2J in the code")
+
+    def __getitem__(self, index):
+        if index in self.bad:
+            raise self.error
+        return Toy(self.count)[index]
+
+
+def test_a_clip_is_left_out_whatever_it_raises_and_tried_again_at_the_next_start(tmp_path):
+    manifest = write(Mistaken(bad=(12,)), tmp_path)
+    reason = r"RuntimeError: a mistake\x1b[2J in the code"
+    assert manifest["skipped"] == [{"file": "toy[12]", "reason": reason}]
+    assert len(shards.Shards(tmp_path)) == 24
+    assert write(Toy(), tmp_path)["records"] == 25
+
+
+def test_a_mistake_of_the_source_stops_the_writing_and_is_quoted(tmp_path):
+    with pytest.raises(shards.ShardError, match=r"first: toy\[0\] RuntimeError: a mistake.*\.$"):
+        write(Mistaken(bad=range(25)), tmp_path)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_lack_of_memory_is_no_fault_of_a_clip(tmp_path, monkeypatch):
+    monkeypatch.setattr(Mistaken, "error", MemoryError())
+    with pytest.raises(MemoryError):
+        write(Mistaken(bad=(3,)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{1: "a"}, {"a": 2**64}, {"a": "\ud83d"}, {"a": object()}],
+    ids=["number as key", "large", "surrogate", "object"],
+)
+def test_records_that_could_not_be_read_again_are_not_written(tmp_path, monkeypatch, content):
+    def clip(self, index):
+        found = Toy()[index]
+        return found._replace(meta={**found.meta, "content": content}) if index == 3 else found
+
+    monkeypatch.setattr(Mistaken, "__getitem__", clip)
+    assert [entry["file"] for entry in write(Mistaken(), tmp_path)["skipped"]] == ["toy[3]"]
+    assert [shards.Shards(tmp_path)[index].text[-1] for index in range(5)] == [*"01245"]
 
 
 class Deadly(Toy):

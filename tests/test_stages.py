@@ -12,24 +12,30 @@ from flax import nnx
 
 from vplib.method.losses import cosine_distance
 from vplib.method.masking import MASKS
-from vplib.method.stages import LocalDecoder, stage1_loss, stage2_loss
+from vplib.method.stages import (
+    LocalDecoder,
+    distil,
+    instance_normalise,
+    stage1_loss,
+    stage2_loss,
+)
 from vplib.model.encoders import VideoText
 
 PAPER = dict(
-    mask="bevt", ratio=0.65, shuffle=True, masked_only=False, normalise_targets=False, step=0
+    mask="bevt",
+    mask_ratio=0.65,
+    shuffle_tokens=True,
+    masked_only=False,
+    normalise_targets=False,
+    step=0,
 )
-loss2 = jax.jit(
-    stage2_loss,
-    static_argnames=(
-        "mask",
-        "ratio",
-        "shuffle",
-        "masked_only",
-        "normalise_targets",
-        "shuffle_warmup",
-        "dtype",
-    ),
-)
+SETTINGS = tuple({*PAPER, "shuffle_warmup"} - {"step"})
+loss1 = jax.jit(stage1_loss, static_argnames="drop_ratio")
+compare = jax.jit(distil, static_argnames=SETTINGS)
+
+
+def loss2(*given, **settings):
+    return compare(*given, **settings)[:2]
 
 
 class FixedTeacher(VideoText):
@@ -53,7 +59,9 @@ class FixedTeacher(VideoText):
 def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
     """Replaces the pixels of one place after the other: the loss changes where the place was kept."""
     stage, batch, other = toy.stage1(), toy.batch(0, clips=2), toy.batch(1, clips=2)["video"]
-    loss = jax.jit(lambda batch: stage1_loss(stage, batch, drop=0.5, key=jax.random.key(0))[0])
+    loss = jax.jit(
+        lambda batch: stage1_loss(stage, batch, drop_ratio=0.5, key=jax.random.key(0))[0]
+    )
     kept = np.zeros((2, 3, 3, 3), bool)  # B T row column
     for clip, frame, row, column in np.ndindex(kept.shape):
         video = batch["video"].copy()
@@ -67,7 +75,7 @@ def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
 def test_stage1_caps_the_inverse_temperature_at_100_and_logs_retrieval_in_the_batch():
     stage = toy.stage1()
     stage.log_scale[...] = jnp.float32(20.0)
-    loss, numbers = jax.jit(partial(stage1_loss, drop=0.0))(
+    loss, numbers = jax.jit(partial(stage1_loss, drop_ratio=0.0))(
         stage, toy.batch(0), key=jax.random.key(0)
     )
     assert float(numbers["temperature"]) == pytest.approx(0.01, rel=1e-4)
@@ -77,12 +85,40 @@ def test_stage1_caps_the_inverse_temperature_at_100_and_logs_retrieval_in_the_ba
 
 def test_stage1_sees_images_whole():
     dropped, whole = (
-        jax.jit(partial(stage1_loss, drop=drop))(
+        jax.jit(partial(stage1_loss, drop_ratio=drop))(
             toy.stage1(), toy.batch(0, frames=1), key=jax.random.key(0)
         )[0]
         for drop in (0.5, 0.0)
     )
     assert np.isfinite(whole) and dropped == whole
+
+
+def test_stage1_gives_images_the_first_moment_of_the_table_and_not_its_mean():
+    def loss(row):
+        stage = toy.stage1()
+        if row is not None:
+            table = stage.model.vision_encoder.temporal_pos_emb.emb_var
+            table[...] = table[...].at[row].multiply(2)
+        return loss1(stage, toy.batch(0, frames=1), drop_ratio=0.5, key=jax.random.key(0))[0]
+
+    assert loss(1) == loss(None) == loss(2) != loss(0)
+
+
+def test_the_temperature_learns():
+    """The gradient of its parameter is that of the loss, by differences."""
+    stage, batch = toy.stage1(), jax.device_put(toy.batch(0))
+    stage.log_scale[...] = jnp.float32(2.5)
+    run = jax.jit(
+        jax.value_and_grad(
+            lambda stage: stage1_loss(stage, batch, drop_ratio=0.0, key=jax.random.key(0))[0]
+        )
+    )
+    gradient, values = float(run(stage)[1].log_scale[...]), []
+    for value in (2.4, 2.6):
+        stage.log_scale[...] = jnp.float32(value)
+        values.append(float(run(stage)[0]))
+    assert abs(gradient) > 1e-3
+    assert gradient == pytest.approx((values[1] - values[0]) / 0.2, rel=0.05)
 
 
 # --- stage 2 ----------------------------------------------------------------------------------------------------------
@@ -99,8 +135,11 @@ def exchange(video: np.ndarray, visible, *, masked: bool) -> np.ndarray:
 @pytest.mark.parametrize("mask", MASKS)
 def test_the_student_does_not_see_masked_pixels(mask):
     batch, key = toy.batch(0, clips=2), jax.random.key(3)
-    visible = MASKS[mask](jax.random.split(key)[0], 2, 3, 3, 3)  # as drawn by the loss
-    run = partial(loss2, toy.stage2(), teacher=FixedTeacher(2), **PAPER | {"mask": mask}, key=key)
+    given = dict(teacher=FixedTeacher(2), **PAPER | {"mask": mask}, key=key)
+    run = partial(loss2, toy.stage2(), **given)
+    visible = compare(toy.stage2(), batch, **given)[2]["visible"]
+    tube = (visible == visible[:, :1]).all()
+    assert tube == (mask == "tube") or mask == "bevt"
     loss = run(batch)[0]
     assert run({"video": exchange(batch["video"], visible, masked=True)})[0] == loss
     assert run({"video": exchange(batch["video"], visible, masked=False)})[0] != loss
@@ -122,9 +161,21 @@ def test_the_teacher_sees_masked_pixels_and_gets_no_gradient(gradients):
     assert not any(gradient.any() for gradient in toy.leaves(to_teacher).values())
     still = {name for name, gradient in toy.leaves(to_stage).items() if not gradient.any()}
     assert still <= {"global_decoder/pool/pooling_attention/key/b"}  # softmax ignores it
-    visible = MASKS["bevt"](jax.random.split(key)[0], 8, 3, 3, 3)
+    visible = compare(stage, batch, toy.video_text(1), **PAPER, key=key)[2]["visible"]
     changed = batch | {"video": exchange(batch["video"], visible, masked=True)}
     assert gradients(stage, toy.video_text(1), changed, key)[0] != loss
+
+
+@pytest.mark.parametrize("alone", ["local", "global"])
+def test_either_loss_alone_reaches_every_part_of_the_student(alone):
+    stage = toy.stage2(local_loss=alone == "local", global_loss=alone == "global")
+    batch, teacher = jax.device_put(toy.batch(0, clips=2)), FixedTeacher(2)
+    gradient = jax.jit(
+        jax.grad(
+            lambda stage: stage2_loss(stage, batch, teacher, **PAPER, key=jax.random.key(0))[0]
+        )
+    )(stage)
+    assert all(part.any() for part in toy.leaves(gradient.encoder).values())
 
 
 def test_each_ablation_removes_exactly_its_term():
@@ -153,56 +204,41 @@ def test_each_ablation_removes_exactly_its_term():
     assert masked == pytest.approx(numbers["local_masked"] + numbers["global"], abs=1e-6)
     assert numbers["local_masked"] != pytest.approx(numbers["local"], abs=1e-4)
 
-    _, its_numbers = jax.device_get(run(stage, **PAPER | {"shuffle": False}))
+    _, its_numbers = jax.device_get(run(stage, **PAPER | {"shuffle_tokens": False}))
     assert its_numbers["global"] == pytest.approx(numbers["global"], abs=1e-6)
     assert its_numbers["local"] != pytest.approx(numbers["local"], abs=1e-4)
 
 
 def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
-    stage, batch, teacher, key = (
-        toy.stage2(),
-        toy.batch(0, clips=2),
-        FixedTeacher(2),
-        jax.random.key(0),
-    )
-    shared = FixedTeacher(2)
-    shared.tokens[...] = 3 * teacher.tokens[...] + jnp.arange(32.0).reshape(
-        2, 1, 16
-    )  # the same for all tokens of a clip
-    for normalise_targets in (True, False):
-        options = PAPER | {"normalise_targets": normalise_targets}
-        one, other = (
-            jax.device_get(loss2(stage, batch, t, **options, key=key))[1]["local"]
-            for t in (teacher, shared)
+    """Neither a token that is the same everywhere in a clip nor the size of a channel changes them."""
+    tokens = FixedTeacher(2).tokens[...]
+    shared = tokens * jnp.arange(1.0, 17.0) + jnp.arange(32.0).reshape(2, 1, 16)
+    normal = instance_normalise(tokens)
+    assert toy.close(instance_normalise(shared), normal, 5e-3)
+    assert toy.close(normal.mean(1), 0) and toy.close(normal.std(1), 1, 5e-3)
+    given = dict(key=jax.random.key(0), **PAPER)
+    for normalise_targets, target in ((True, normal), (False, tokens)):
+        given["normalise_targets"] = normalise_targets
+        _, numbers, compared = compare(
+            toy.stage2(), toy.batch(0, clips=2), FixedTeacher(2), **given
         )
-        assert (abs(one - other) < 2e-3) == normalise_targets
+        assert toy.close(compared["local_target"], target)
+        distance = cosine_distance(compared["local"], target)
+        assert float(numbers["local"]) == pytest.approx(float(distance.mean()), abs=1e-5)
 
 
-def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_over_masked_ones():
-    stage, batch, teacher, key = (
-        toy.stage2(),
-        toy.batch(0, clips=2),
-        FixedTeacher(2),
-        jax.random.key(0),
+def test_the_losses_are_means_over_all_tokens_over_masked_ones_and_over_clips():
+    stage, teacher = toy.stage2(), FixedTeacher(2)
+    _, numbers, compared = compare(
+        stage, toy.batch(0, clips=2), teacher, **PAPER, key=jax.random.key(0)
     )
-    _, numbers = jax.device_get(loss2(stage, batch, teacher, **PAPER | {"shuffle": False}, key=key))
-
-    @jax.jit
-    def by_hand(stage, video, targets):
-        k_mask, k_shuffle = jax.random.split(key)
-        visible = MASKS["bevt"](k_mask, 2, 3, 3, 3)
-        seen = stage.encoder(video / 255, visible=visible)
-        return visible, cosine_distance(
-            stage.local_decoder(seen, visible, shuffle=False, key=k_shuffle), targets
-        )
-
-    visible, distance = jax.device_get(
-        by_hand(stage, batch["video"].astype(np.float32), teacher.tokens[...])
-    )
-    hidden = ~np.eye(9, dtype=bool)[visible].any(2).reshape(2, 27)
-    assert hidden.sum() == 2 * 3 * 6
-    assert numbers["local"] == pytest.approx(distance.mean(), abs=1e-5)
-    assert numbers["local_masked"] == pytest.approx(distance[hidden].mean(), abs=1e-5)
+    distance = np.asarray(cosine_distance(compared["local"], teacher.tokens[...]))
+    hidden = ~np.eye(9, dtype=bool)[np.asarray(compared["visible"])].any(2).reshape(2, 27)
+    assert hidden.sum() == 2 * 3 * 6 and (hidden == compared["masked"]).all()
+    assert float(numbers["local"]) == pytest.approx(distance.mean(), abs=1e-5)
+    assert float(numbers["local_masked"]) == pytest.approx(distance[hidden].mean(), abs=1e-5)
+    whole = cosine_distance(compared["global"], teacher.embedding[...])
+    assert float(numbers["global"]) == pytest.approx(float(whole.mean()), abs=1e-5)
 
 
 # --- token shuffling --------------------------------------------------------------------------------------------------
@@ -211,19 +247,7 @@ def test_the_local_loss_is_the_mean_over_all_tokens_and_its_masked_part_that_ove
 @pytest.fixture(scope="module")
 def see_through():
     """A local decoder that hands its input on: output = permuted tokens + positions; the mask token is zero."""
-    decoder = toy.filled(
-        lambda: LocalDecoder(
-            encoder=16,
-            teacher=16,
-            frames=3,
-            tokens=9,
-            width=16,
-            layers=1,
-            heads=2,
-            mlp=32,
-            rngs=nnx.Rngs(0),
-        )
-    )
+    decoder = toy.filled(lambda: LocalDecoder(toy.SIZES, toy.SIZES, rngs=nnx.Rngs(0)))
     block = decoder.stack.transformers_stack.x_layers
     for part in (block.self_attention.post, block.ff_layer.ffn_layer2.linear):
         for name in ("w", "b") if hasattr(part, "w") else ("kernel", "bias"):
@@ -233,8 +257,8 @@ def see_through():
         linear.kernel[...], linear.bias[...] = jnp.eye(16), jnp.zeros(16)
     decoder.mask_token[...] = jnp.zeros(16)
     return jax.jit(
-        lambda seen, visible, key, shuffle: decoder(seen, visible, shuffle=shuffle, key=key),
-        static_argnames="shuffle",
+        lambda seen, visible, key, share: decoder(seen, visible, share=share, key=key),
+        static_argnames="share",
     ), decoder
 
 
@@ -252,7 +276,7 @@ def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_
         27, 16
     )
     first, again, other = (
-        np.asarray(run(SEEN, VISIBLE, jax.random.key(k), True) - positions) for k in (0, 0, 1)
+        np.asarray(run(SEEN, VISIBLE, jax.random.key(k), 1) - positions) for k in (0, 0, 1)
     )
     assert (first == again).all()
     assert (first[0] != first[1]).any() and (first != other).any((1, 2)).all()
@@ -268,9 +292,9 @@ def test_unshuffled_tokens_stand_at_their_own_places(see_through):
     positions = (decoder.temporal_pos_emb[...][:, None] + decoder.spatial_pos_emb[...]).reshape(
         27, 16
     )
-    output = np.asarray(run(SEEN, VISIBLE, jax.random.key(0), False) - positions).reshape(
-        2, 3, 9, 16
-    )[..., 0]
+    output = np.asarray(run(SEEN, VISIBLE, jax.random.key(0), 0) - positions).reshape(2, 3, 9, 16)[
+        ..., 0
+    ]
     expected = np.zeros((3, 9))
     for frame, places in enumerate(np.asarray(VISIBLE[0])):
         expected[frame, places] = 10 + 3 * frame + np.arange(3)
@@ -283,7 +307,7 @@ def test_shuffling_warms_up_from_none_to_all():
     losses = [float(run(**PAPER | {"step": step})[0]) for step in (0, 6, 12, 40)]
     assert losses[2] == losses[3] and abs(np.diff(losses[:3])).min() > 1e-4  # a part, then all
     unshuffled = float(
-        run(**PAPER | {"shuffle": False, "step": 6})[0]
+        run(**PAPER | {"shuffle_tokens": False, "step": 6})[0]
     )  # then there is nothing to warm up
     assert losses[0] == pytest.approx(unshuffled, abs=1e-6)
 
@@ -330,7 +354,9 @@ def test_stage1_learns_one_batch_by_heart():
     losses = learn(
         toy.stage1(),
         jax.jit(
-            jax.value_and_grad(lambda stage, key: stage1_loss(stage, batch, drop=0.5, key=key)[0])
+            jax.value_and_grad(
+                lambda stage, key: stage1_loss(stage, batch, drop_ratio=0.5, key=key)[0]
+            )
         ),
     )
     assert losses[0] > 1.5 and np.mean(losses[-5:]) < 0.3 * losses[0]

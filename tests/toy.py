@@ -1,6 +1,7 @@
 """Models and batches of test size, and clips that say which ones they are."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -11,16 +12,27 @@ from flax import nnx
 from vplib.data import shards, video
 from vplib.method.stages import Stage1, Stage2
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
+from vplib.model.sizes import DecoderSizes, Sizes
 
 jax.config.update(
     "jax_disable_most_optimizations", True
 )  # tests compile more than they compute: twice as fast
 
-VISION = dict(
-    patch=4, size=12, frames=3, width=16, spatial_layers=1, temporal_layers=1, heads=2, mlp=32
+SIZES = Sizes(
+    size=12,
+    patch=4,
+    frames=3,
+    width=16,
+    spatial_layers=1,
+    temporal_layers=1,
+    heads=2,
+    mlp=32,
+    text_layers=1,
+    pooler_inner=32,
+    decoder=DecoderSizes(width=16, layers=1, heads=2, mlp=32),
+    vocabulary=24,
+    classes=5,
 )
-TEXT = dict(vocabulary=24, layers=1, mlp=32)
-DECODER = dict(width=16, layers=1, heads=2, mlp=32)
 
 
 def filled(make, seed: int = 0):
@@ -37,23 +49,15 @@ def filled(make, seed: int = 0):
 
 
 def encoder(seed: int = 0, **changes) -> VideoEncoder:
-    return filled(lambda: VideoEncoder(**(VISION | changes), rngs=nnx.Rngs(0)), seed)
+    return filled(lambda: VideoEncoder(replace(SIZES, **changes), rngs=nnx.Rngs(0)), seed)
 
 
-def video_text(
-    seed: int = 0, *, vocabulary: int = TEXT["vocabulary"], aux_layers: int = 0, norm: str = "pre"
-) -> VideoText:
-    text = TEXT | {"vocabulary": vocabulary, "norm": norm}
-    return filled(
-        lambda: VideoText(
-            vision=VISION, text=text, aux_layers=aux_layers, pooler_inner=32, rngs=nnx.Rngs(0)
-        ),
-        seed,
-    )
+def video_text(seed: int = 0, **changes) -> VideoText:
+    return filled(lambda: VideoText(replace(SIZES, **changes), rngs=nnx.Rngs(0)), seed)
 
 
 def classifier(seed: int = 0) -> VideoClassifier:
-    return filled(lambda: VideoClassifier(vision=VISION, classes=5, rngs=nnx.Rngs(0)), seed)
+    return filled(lambda: VideoClassifier(SIZES, rngs=nnx.Rngs(0)), seed)
 
 
 def stage1(seed: int = 0, **changes) -> Stage1:
@@ -64,9 +68,8 @@ def stage2(seed: int = 0, *, local_loss: bool = True, global_loss: bool = True) 
     return filled(
         lambda: Stage2(
             encoder(),
-            teacher_width=16,
-            teacher_heads=2,
-            decoder=DECODER,
+            SIZES,
+            teacher=SIZES,
             local_loss=local_loss,
             global_loss=global_loss,
             rngs=nnx.Rngs(0),

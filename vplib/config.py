@@ -4,63 +4,29 @@ The words are Hydra's: `conf/30_stage2.yaml` is the notebook's configuration, th
 choose from, and `group=option` or `key=value` changes one thing. Whatever is wrong with them is one ConfigError.
 """
 
+import contextlib
 import difflib
-import os
+import json
+import math
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatch
-from itertools import product
+from itertools import islice, product
 from pathlib import Path
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, Quote, QuotedString, RangeSweep
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from vplib import paths
+from vplib import code, environment, files, paths, rules
 
-KINDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    list: "a list such as [a,b]",
-}
-AT_MOST = (
-    ("stage1.warmup", "stage1.steps"),
-    ("stage2.warmup", "stage2.steps"),
-    ("stage2.shuffle_warmup", "stage2.steps"),
-)
-DIVISIBLE = (
-    ("model.size", "model.patch"),
-    ("model.width", "model.heads"),
-    ("model.decoder.width", "model.decoder.heads"),
-)
-RANGES = (  # pattern of keys, test of a value, what is accepted
-    ("model.text_norm", lambda value: value in ("pre", "primer_hybrid"), "pre or primer_hybrid"),
-    ("model.[!a]*", lambda value: isinstance(value, str) or value > 0, "more than 0"),
-    ("model.aux_layers", lambda value: value >= 0, "0 or more"),
-    (
-        "hardware.attention",
-        lambda value: value in ("plain", "splash", "tokamax"),
-        "plain, splash or tokamax",
-    ),
-    ("*warmup", lambda value: value >= 0, "0 or more"),
-    ("*.batch", lambda value: value > 0, "more than 0"),
-    ("*.steps", lambda value: value > 0, "more than 0"),
-    ("*.drop_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
-    ("*.mask_ratio", lambda value: 0 <= value < 1, "0 or more and less than 1"),
-    ("seed", lambda value: value >= 0, "0 or more"),
-    (
-        "tag",
-        lambda value: re.fullmatch(r"\w[\w.+-]*", value),
-        "letters, digits and . _ + - (it names a folder)",
-    ),
-)
+MOST_RUNS = 10_000  # of a sweep
 
 
 class ConfigError(ValueError):
@@ -70,38 +36,24 @@ class ConfigError(ValueError):
 def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     """Compose the configuration of notebook `name`, check it, record it in `<out>/config.yaml`, return it read-only.
 
-    The result has the sections that the notebook `uses`, and `out` as an absolute path; the file has `out` relative to
-    the repository, so its bytes depend on the choices alone. Raises ConfigError, also if the run folder belongs to
-    another configuration: what lies there would no longer be what its config.yaml says (`runs/.scratch` may change).
+    The result has the sections that the notebook `uses`, `out` as an absolute path, and `command`, which starts this
+    run from a shell. The file has neither: `out` is relative to the repository there, so its bytes depend on the
+    choices alone. Raises ConfigError, also if the run folder belongs to another configuration: what lies there would
+    no longer be what its config.yaml says (`runs/.scratch` may change, and keys in `environment.FREE` may: the file
+    keeps what the run began with). Raises files.FileError if the folder cannot be written.
     """
-    cfg = _compose(name, _parse(overrides))
+    words = _split(overrides)
+    cfg = _compose(name, _parse(words))
     text = OmegaConf.to_yaml(cfg, sort_keys=True)
     out = paths.OUT / cfg.out
-    file = out / "config.yaml"
-    if file.exists() and ".scratch" not in out.parts:
-        old, new = _leaves(OmegaConf.load(file)), _leaves(cfg)
-        differ = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-        if differ:
-            what = "; ".join(f"{key} was {old.get(key)}, is now {new.get(key)}" for key in differ)
-            raise ConfigError(
-                f"{cfg.out} belongs to another configuration ({what}): give this run a name of its own "
-                "with tag=..., or delete that folder"
-            )
-    out.mkdir(parents=True, exist_ok=True)
-    part = out / f".config.{os.getpid()}"  # of its own on every process of a pod
-    part.write_text(text)
-    os.replace(part, file)
+    if not _is_recorded(cfg, text, out / "config.yaml"):
+        files.folder(out)
+        files.write(out / "config.yaml", text)
     cfg.out = str(out)
+    cfg.command = shlex.join(["python", "-m", "vplib.run", name, *words])
     OmegaConf.set_struct(cfg, True)
     OmegaConf.set_readonly(cfg, True)
     return cfg
-
-
-def reports(cfg: DictConfig) -> Path:
-    """Where a run's figures and tables belong: `reports/` for the reference run of a scale (seed 0, no ablation, its
-    default tag), the run's own folder for every other, so that a sweep or a trial overwrites no committed result."""
-    reference = cfg.scale != "smoke" and cfg.tag == f"{cfg.source}-{cfg.scale}-none-s0"
-    return paths.REPORTS if reference else Path(cfg.out) / "reports"
 
 
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
@@ -109,18 +61,21 @@ def expand(overrides: str | Sequence[str]) -> list[list[str]]:
 
     `"seed=0,1 ablation=none,no_global"` is `[["seed=0", "ablation=none"], ["seed=0", "ablation=no_global"], ...]`.
     """
-
-    def values(item: Override) -> list[str]:
-        if not item.is_sweep_override():
-            return [item.input_line]
-        try:
-            return [f"{item.key_or_group}={value}" for value in item.sweep_string_iterator()]
-        except HydraException:  # interval() and glob() have no list of values
+    items = _parse(_split(overrides))
+    runs = 1
+    for item in items:
+        runs *= _count(item)
+        if runs > MOST_RUNS:
             raise ConfigError(
-                f"cannot sweep {item.input_line}: use {item.key_or_group}=a,b or range(3)"
-            ) from None
-
-    return [list(run) for run in product(*map(values, _parse(overrides)))]
+                f"{_cut(item.input_line)} makes more than {MOST_RUNS:,} runs: sweep fewer values"
+            )
+    values = [
+        [f"{item.key_or_group}={value}" for value in item.sweep_string_iterator()]
+        if item.is_sweep_override()
+        else [item.input_line]
+        for item in items
+    ]
+    return [list(run) for run in product(*values)]
 
 
 def names() -> list[str]:
@@ -131,26 +86,80 @@ def names() -> list[str]:
 def groups() -> dict[str, list[str]]:
     """The options of every group: `{"ablation": ["masked_only", ...], "data": ["folder", ...], ...}`."""
     folders = sorted(folder for folder in paths.CONF.iterdir() if folder.is_dir())
-    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+    return {
+        folder.name: sorted(
+            file.stem for file in folder.glob("*.yaml") if rules.NAME.fullmatch(file.stem)
+        )
+        for folder in folders
+    }
 
 
-def _parse(overrides: str | Sequence[str]) -> list[Override]:
+def _split(overrides: str | Sequence[str]) -> list[str]:
+    if not isinstance(overrides, str):
+        return [*overrides]
+    try:
+        return shlex.split(overrides)
+    except ValueError:
+        raise ConfigError(
+            f"cannot read {_cut(overrides)}: a quotation mark has no partner; around a value with an apostrophe "
+            """write "...", as in "clip=it's.mp4\""""
+        ) from None
+
+
+def _parse(words: Sequence[str]) -> list[Override]:
     items = []
-    for text in shlex.split(overrides) if isinstance(overrides, str) else overrides:
-        try:
-            item = OverridesParser.create().parse_override(text)
-        except (HydraException, AssertionError):
+    for text in words:
+        if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
             raise ConfigError(
-                f"cannot read '{text}': write key=value, as in seed=1 or scale=smoke"
-            ) from None
+                f"cannot use {_cut(ascii(text))}: it has characters that do not print"
+            )
+        if "${" in text:
+            raise ConfigError(
+                f"cannot use '{_cut(text)}': values are taken as they are, ${{...}} is not looked up; write what it stands for"
+            )
+        item = _item(text)
+        if item is None:
+            raise ConfigError(
+                f"cannot read '{_cut(text)}': write key=value, as in seed=1 or scale=smoke, "
+                "with quotes around all of it where the value has spaces, as in 'clip=my clip.mp4'"
+            )
         if item.type.name != "CHANGE" or item.package:
             raise ConfigError(
-                f"cannot use '{text}': a key can be set, not added (+), removed (~) or moved (@)"
+                f"cannot use '{_cut(text)}': a key can be set, not added (+), removed (~) or moved (@)"
             )
         if item.key_or_group in (earlier.key_or_group for earlier in items):
-            raise ConfigError(f"{item.key_or_group} is given twice: give it once")
+            raise ConfigError(f"{_cut(item.key_or_group)} is given twice: give it once")
         items.append(item)
     return items
+
+
+def _item(text: str) -> Override | None:
+    """Hydra's reading of `key=value`; where its grammar has none (`~`, brackets, letters beyond ASCII), the value is plain
+    text. None if this is no `key=value`."""
+    parser = OverridesParser.create()
+    try:
+        return parser.parse_override(text)
+    except (HydraException, AssertionError, ValueError, RecursionError):
+        key, sign, value = text.partition("=")
+    if not sign or not re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*", key, re.ASCII):
+        return None
+    item = parser.parse_override(f"{key}={QuotedString(value.strip(), Quote.double).with_quotes()}")
+    item.input_line = text
+    return item
+
+
+def _count(item: Override) -> int:
+    """How many values a sweep has (counting stops beyond MOST_RUNS); 1 for a single value."""
+    if not item.is_sweep_override():
+        return 1
+    value, count = item.value(), 0
+    with contextlib.suppress(HydraException, ValueError, ArithmeticError):
+        values = value.range() if isinstance(value, RangeSweep) else item.sweep_string_iterator()
+        count = sum(1 for _ in islice(values, MOST_RUNS + 1))
+    if not count:  # interval() and glob() have no list of values, range(5,0) has an empty one
+        key = item.key_or_group
+        raise ConfigError(f"cannot sweep {_cut(item.input_line)}: use {key}=a,b or range(3)")
+    return count
 
 
 def _compose(name: str, items: list[Override]) -> DictConfig:
@@ -158,62 +167,104 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
         raise ConfigError(
             f"there is no notebook '{name}'{_nearest(name, names())}: it is one of {', '.join(names())}"
         )
-    known = groups()
+    known, choices = groups(), {}
     for item in items:
         key, options = item.key_or_group, known.get(item.key_or_group)
         if item.is_sweep_override():
             raise ConfigError(
-                f"{item.input_line} is a sweep: give one value here, or start every run of it with "
-                f"python -m vplib.run {name} '{item.input_line}'"
+                f"{_cut(item.input_line)} is a sweep: give one value here, or start every run of it with "
+                f"python -m vplib.run {name} '{_cut(item.input_line)}'; a comma that belongs to the value "
+                f"""needs quotes, as in '{key}="a,b"'"""
             )
-        if options and item.value() not in options:
-            raise ConfigError(
-                f"{item.input_line} is no option{_nearest(str(item.value()), options)}: "
-                f"{key} must be one of {', '.join(options)}"
-            )
-    with initialize_config_dir(str(paths.CONF), version_base="1.3"):
-        choices = [item.input_line for item in items if item.key_or_group in known]
-        cfg = compose(name, choices, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)  # what ${hydra:runtime.choices.scale} reads
-    OmegaConf.set_struct(cfg, False)
-    del cfg["hydra"]
-    uses = [*cfg.pop("uses")]
-    for item in items:
-        if item.key_or_group not in known:
-            _set(cfg, item, name, uses)
-    OmegaConf.resolve(cfg)
+        if options is not None:
+            choices[key] = choice = _as_text(item)
+            if choice not in options:
+                raise ConfigError(_no_option(key, choice, options))
+    try:
+        with initialize_config_dir(str(paths.CONF), version_base="1.3"):
+            words = [f"{key}='{choice}'" for key, choice in choices.items()]
+            cfg = compose(name, words, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)  # what ${hydra:runtime.choices.scale} reads
+        OmegaConf.set_struct(cfg, False)
+        del cfg["hydra"]
+        uses = [*cfg.pop("uses")]
+        for item in items:
+            if item.key_or_group not in known:
+                _set(cfg, item, name, uses)
+        OmegaConf.resolve(cfg)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError, UnicodeDecodeError) as error:
+        said = _cut(" ".join(str(error).split()), 200)
+        raise ConfigError(f"the files in conf/ do not make a configuration: {said}") from None
     for section in [key for key in cfg if OmegaConf.is_dict(cfg[key]) and key not in uses]:
-        del cfg[
-            section
-        ]  # so that a change of, say, the probe's settings leaves the training runs as they are
+        del cfg[section]  # so that, say, a change of the probe leaves the training runs as they are
+    if "data" in cfg and not cfg.data.tasks:
+        cfg.data.tasks, cfg.data.zero_shot = {}, []  # no labels, no names of classes to ask for
     _check(cfg, name)
     return cfg
 
 
-def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
-    """Set one existing key to a value of its default's kind; a default of null or ??? takes every kind."""
-    key, value, known = item.key_or_group, item.value(), _leaves(cfg)
-    section = key.split(".")[0]
-    if OmegaConf.is_dict(OmegaConf.select(cfg, key)):
-        inside = ", ".join(leaf for leaf in known if leaf.startswith(f"{key}."))
-        raise ConfigError(f"{key} is a section, given {item.input_line}: set its keys, {inside}")
-    if key not in known:
-        raise ConfigError(
-            f"{name} has no key '{key}'{_nearest(key, known)}, given {item.input_line}"
+def _no_option(group: str, choice: str, options: list[str]) -> str:
+    if (file := paths.CONF / group / f"{choice}.yaml").is_file():
+        return (
+            f"{paths.short(file)} cannot be chosen: rename it to letters, digits and . _ + - only"
         )
+    near = _nearest(choice, options)
+    return f"{group}={_cut(choice)} is no option{near}: {group} must be one of {', '.join(options)}"
+
+
+def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
+    """Set one existing key to a value that its rule accepts."""
+    key, known, given = item.key_or_group, _leaves(cfg), f"given {_cut(item.input_line)}"
+    section, inside = key.split(".")[0], [leaf for leaf in known if leaf.startswith(f"{key}.")]
+    if inside and key not in rules.OPEN:
+        raise ConfigError(f"{key} is a section, {given}: set its keys, {', '.join(inside)}")
+    if key not in known and key not in rules.OPEN:
+        raise ConfigError(f"{name} has no key '{_cut(key)}'{_nearest(key, known)}, {given}")
     if section != key and section not in uses:
         raise ConfigError(
-            f"{name} does not use '{section}', given {item.input_line}: it uses {', '.join(uses) or 'none'}"
+            f"{name} does not use '{section}', {given}: it uses {', '.join(uses) or 'none'}"
         )
-    default = OmegaConf.select(cfg, key)
-    kind = list if OmegaConf.is_list(default) else type(default)
-    if kind in (float, str) and type(value) in (int, float):
-        value = kind(value)  # weight_decay=0 and tag=7 are meant as 0.0 and "7"
-    if default is not None and type(value) is not kind:
-        raise ConfigError(
-            f"{key} must be {KINDS[kind]} (default {default}), given {item.input_line}"
-        )
+    if key == "source":
+        raise ConfigError(f"source follows the corpus, {given}: choose one with data=...")
+    if key in rules.OPEN:
+        if not isinstance(item.value(), dict):
+            raise ConfigError(f"{key} must be written as {{name:...}} or {{}}, {given}")
+        OmegaConf.update(cfg, key, item.value(), merge=False)
+        return
+    default, rule = OmegaConf.select(cfg, key), _rule(key)
+    value = _as_kind(item, rule)
+    if not rules.fits(value, rule):
+        was = "" if default is None else f" (default {default})"
+        raise ConfigError(f"{key} must be {rule.words}{was}, {given}")
     OmegaConf.update(cfg, key, value)
+
+
+def _rule(key: str) -> rules.Rule:
+    if rule := rules.of(key):
+        return rule
+    raise ConfigError(
+        f"{_cut(key)} has no entry in RULES of vplib/rules.py: say there what it accepts, or correct its spelling"
+    )
+
+
+def _as_kind(item: Override, rule: rules.Rule) -> object:
+    """What is meant: weight_decay=0 is 0.0, tag=1e3 is "1e3", texts=[2024,你好] are two texts."""
+    value = item.value()
+    if rule.kind is float and type(value) is int:
+        return float(value) if abs(value) < 2**1000 else math.inf
+    if rule.kind is str and value is not None:
+        return _as_text(item)
+    if rule.kind is list and not rules.fits(value, rule):
+        raw = item.input_line.partition("=")[2].strip()
+        if raw[:1] == "[" and raw[-1:] == "]":
+            part = r"""\s*(?:"((?:[^"\\]|\\.)*)"|'((?:[^'\\]|\\.)*)'|([^,]*?))\s*(?:,|$)"""
+            return [one for found in re.findall(part, raw[1:-1]) if (one := "".join(found))]
+    return value
+
+
+def _as_text(item: Override) -> str:
+    value = item.value()
+    return value if isinstance(value, str) else item.input_line.partition("=")[2].strip()
 
 
 def _check(cfg: DictConfig, name: str) -> None:
@@ -221,21 +272,102 @@ def _check(cfg: DictConfig, name: str) -> None:
         raise ConfigError(f"{key} has no default: give {key}=...")
     if cfg.name != name:
         raise ConfigError(f"name must be {name}, given {cfg.name}: to name a run, use tag=...")
-    leaves = {key: value for key, value in _leaves(cfg).items() if value is not None}
-    for pattern, accepts, accepted in RANGES:
-        for key in leaves:
-            if fnmatch(key, pattern) and not accepts(leaves[key]):
-                raise ConfigError(f"{key} must be {accepted}, given {leaves[key]}")
-    for less, more in AT_MOST:
+    if "data" in cfg:
+        _check_data(cfg.data)
+    leaves = _leaves(cfg)
+    for key, value in leaves.items():
+        rule = _rule(key)
+        if not rules.fits(value, rule):
+            raise ConfigError(f"{key} must be {rule.words}, given {_cut(str(value))}")
+    for less, more in rules.AT_MOST:
         if less in leaves and more in leaves and leaves[less] > leaves[more]:
             raise ConfigError(
                 f"{less} must be at most {more}, given {leaves[less]} and {leaves[more]}"
             )
-    for whole, part in DIVISIBLE:
-        if whole in leaves and part in leaves and leaves[whole] % leaves[part]:
+    for whole, part in rules.DIVISIBLE:
+        if leaves.get(whole) and leaves.get(part) and leaves[whole] % leaves[part]:
             raise ConfigError(
                 f"{whole} must be a multiple of {part}, given {leaves[whole]} and {leaves[part]}"
             )
+    if "stage2" in cfg and not (cfg.stage2.local_loss or cfg.stage2.global_loss):
+        raise ConfigError(
+            "stage2.local_loss and stage2.global_loss are both false: nothing would be learned"
+        )
+
+
+def _check_data(data: DictConfig) -> None:
+    for section in ("corpora", "tasks"):
+        if not OmegaConf.is_dict(data[section]):
+            raise ConfigError(f"data.{section} must be written as {{name:...}}, one or more")
+        for key in data[section]:
+            if not rules.NAME.fullmatch(str(key)):
+                raise ConfigError(
+                    f"data.{section} has the name '{_cut(str(key))}': use letters, digits and . _ + -"
+                )
+    for task, parts in data.tasks.items():
+        if not OmegaConf.is_dict(parts) or not {*parts} >= {"train", "test", "label"}:
+            raise ConfigError(
+                f"data.tasks.{task} must be written as {{train:..., test:..., label:...}}"
+            )
+    if not any(data.corpora.values()):
+        raise ConfigError("data.corpora must have a weight above 0, as in {train:1.0}")
+    for task in data.zero_shot or ():
+        if task not in data.tasks:
+            raise ConfigError(
+                f"data.zero_shot names '{_cut(str(task))}', which is not in data.tasks ({', '.join(data.tasks)})"
+            )
+
+
+def _is_recorded(cfg: DictConfig, text: str, file: Path) -> bool:
+    """True if `file` has this configuration, keys in environment.FREE aside. Raises ConfigError if it has another."""
+    folder = paths.short(file.parent)
+    damaged = ConfigError(
+        f"{folder}/config.yaml is damaged: remove that folder, or give this run a name of its own with tag=..."
+    )
+    if not file.exists() and not file.is_symlink():
+        return False
+    if not file.is_file():
+        raise damaged
+    if ".scratch" in file.parts:
+        return False
+    try:
+        recorded = file.read_bytes()
+        if recorded == text.encode():
+            return True
+        old, new = _recorded(recorded), _leaves(cfg)
+    except (OSError, ValueError, KeyError, yaml.YAMLError, OmegaConfBaseException):
+        raise damaged from None
+    differ = [
+        f"{key} was {_cut(str(old.get(key)))}, is now {_cut(str(new.get(key)))}"
+        for key in sorted({*old, *new} - {*environment.FREE})
+        if old.get(key) != new.get(key)
+    ]
+    if differ:
+        more = f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
+        raise ConfigError(
+            f"{folder} belongs to another configuration ({'; '.join(differ[:5])}{more}): give this run a name "
+            "of its own with tag=..., or delete that folder"
+        )
+    return True
+
+
+def _recorded(content: bytes) -> dict[str, object]:
+    """The leaves of a config.yaml that anyone may have edited: nothing in it runs, unfolds or takes long to read.
+
+    Raises ValueError, KeyError or what YAML raises for a file that no run wrote.
+    """
+    if len(content) > 100_000:
+        raise ValueError
+    text, depth = content.decode(), 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or getattr(event, "tag", None) or depth > 8:
+            raise ValueError
+    cfg = OmegaConf.create(text)
+    if not OmegaConf.is_dict(cfg) or "name" not in cfg:
+        raise ValueError
+    return _leaves(cfg)
 
 
 def _leaves(cfg: DictConfig) -> dict[str, object]:
@@ -261,13 +393,22 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {last.get(match[0], match[0])}?)" if match else ""
 
 
+def _cut(text: str, most: int = 80) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def main() -> None:
+    """Write config.yaml, and code.json: digests of what the notebook's code reaches."""
     if len(sys.argv) < 2:
         sys.exit("usage: python -m vplib.config NN_name [key=value ...]")
+    name, words = sys.argv[1], sys.argv[2:]
     try:
-        for run in expand(sys.argv[2:]):
-            print(paths.short(paths.OUT / load(sys.argv[1], run).out / "config.yaml"))
-    except ConfigError as error:
+        for run in expand(words):
+            out = Path(load(name, run).out)
+            reached = code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
+            files.write(out / "code.json", json.dumps(reached, indent=1) + "\n")
+            print(paths.short(out / "config.yaml"))
+    except (ConfigError, files.FileError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -15,14 +15,16 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
+from vplib import files
+from vplib.files import FileError
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import sinusoids
+from vplib.model.sizes import Sizes
 
 TEXT_LENGTH = 64  # positions that are stored, of the released models
 
@@ -161,28 +163,28 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
     return wide
 
 
-def configuration(found: dict[str, int | str]) -> dict:
-    """The content of config.json for a model of these sizes (those of `checkpoints.infer`)."""
+def configuration(sizes: Sizes) -> dict:
+    """The content of config.json for a model of these sizes."""
     vision = dict(
         model_type="videoprism_vision_model",
-        image_size=found["size"],
-        num_frames=found["frames"],
-        tubelet_size=[1, found["patch"], found["patch"]],
-        hidden_size=found["width"],
-        num_attention_heads=found["heads"],
-        intermediate_size=found["mlp"],
-        num_spatial_layers=found["spatial_layers"],
-        num_temporal_layers=found["temporal_layers"],
-        num_auxiliary_layers=found.get("aux_layers", 0),
+        image_size=sizes.size,
+        num_frames=sizes.frames,
+        tubelet_size=[1, sizes.patch, sizes.patch],
+        hidden_size=sizes.width,
+        num_attention_heads=sizes.heads,
+        intermediate_size=sizes.mlp,
+        num_spatial_layers=sizes.spatial_layers,
+        num_temporal_layers=sizes.temporal_layers,
+        num_auxiliary_layers=sizes.aux_layers,
     )
-    if "vocabulary" in found:
+    if sizes.vocabulary:
         text = dict(
             model_type="videoprism_text_model",
-            vocab_size=found["vocabulary"],
-            hidden_size=found["width"],
-            num_attention_heads=found["heads"],
-            intermediate_size=found["text_mlp"],
-            num_hidden_layers=found["text_layers"],
+            vocab_size=sizes.vocabulary,
+            hidden_size=sizes.width,
+            num_attention_heads=sizes.heads,
+            intermediate_size=4 * sizes.width,
+            num_hidden_layers=sizes.text_layers,
             max_position_embeddings=TEXT_LENGTH,
         )
         return dict(
@@ -191,8 +193,8 @@ def configuration(found: dict[str, int | str]) -> dict:
             vision_config=vision,
             text_config=text,
         )
-    if "classes" in found:
-        labels = {str(i): f"LABEL_{i}" for i in range(found["classes"])}
+    if sizes.classes:
+        labels = {str(i): f"LABEL_{i}" for i in range(sizes.classes)}
         return vision | dict(
             architectures=["VideoPrismForVideoClassification"],
             id2label=labels,
@@ -205,7 +207,8 @@ def export(name: str | Path, folder: str | Path) -> None:
     """Write `folder` with config.json and model.safetensors; it appears complete or not at all.
 
     `name` is what `checkpoints.load` takes. Raises CheckpointError as `load` does, when the folder exists, for a model
-    that transformers cannot hold (LvT-g's text norm), and without the package safetensors.
+    that transformers cannot hold (LvT-g's text norm), and without the package safetensors; FileError when it cannot be
+    written.
     """
     try:
         from safetensors.numpy import save_file
@@ -217,20 +220,19 @@ def export(name: str | Path, folder: str | Path) -> None:
     if folder.exists():
         raise CheckpointError(f"{folder} exists: give a folder that does not, or delete it")
     weights = checkpoints.flatten(checkpoints.load(name))
-    found = checkpoints.infer(weights, name=str(name))
-    named = arrays(widen(weights, found["mlp"]))
-    if "vocabulary" in found:
-        named["text_model.embeddings.position_embedding"] = np.asarray(
-            sinusoids(TEXT_LENGTH, found["width"])
-        )
+    sizes = checkpoints.infer(weights, name=str(name))
+    named = arrays(widen(weights, sizes.mlp))
+    if sizes.vocabulary:
+        positions = sinusoids(TEXT_LENGTH, sizes.width)
+        named["text_model.embeddings.position_embedding"] = np.asarray(positions)
         named["text_model.embeddings.position_ids"] = np.arange(TEXT_LENGTH)[None]
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    part = files.folder(folder.with_name(f".{folder.name}.{os.getpid()}.part"))
     try:
-        save_file(named, part / "model.safetensors", metadata={"format": "pt"})
-        (part / "config.json").write_text(json.dumps(configuration(found), indent=2) + "\n")
-        part.chmod(0o755)  # mkdtemp's are the owner's alone
-        os.rename(part, folder)
+        with files.explained(folder):
+            save_file(named, part / "model.safetensors", metadata={"format": "pt"})
+            text = json.dumps(configuration(sizes), indent=2) + "\n"
+            (part / "config.json").write_text(text, encoding="utf-8")
+            os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -240,7 +242,7 @@ def main() -> None:
         sys.exit("usage: python -m vplib.export WEIGHTS FOLDER")
     try:
         export(*sys.argv[1:])
-    except CheckpointError as error:
+    except (CheckpointError, FileError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -20,6 +20,8 @@ _CAUSES = {  # what the system says, and what to do
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one, for example with tag=..."),
 }
 
+HELD = "VPLIB_HELD"  # the environment variable by which a runner tells its kernel what it holds
+
 
 class FileError(OSError):
     """A file or folder that cannot be written. One sentence: which, why, what to do."""
@@ -60,7 +62,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path, host = Path(path), socket.gethostname()
     for stale in path.parent.glob(f".{path.name}.{host}-*.tmp"):
-        if not _alive(int(stale.stem.rpartition("-")[2])):
+        if not alive(int(stale.stem.rpartition("-")[2])):
             stale.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{host}-{os.getpid()}.tmp")
     try:
@@ -83,8 +85,12 @@ def write(path: Path, content: str | bytes) -> None:
 def locked(place: Path, *, doing: str) -> Iterator[None]:
     """Hold the folder `place` while this process is `doing` something there; the system lets go when it dies.
 
-    Raises FileError at once, naming the holder, if another process holds it.
+    A folder that HELD names is held already, by the runner that started this process. Raises
+    FileError at once, naming the holder, if another process holds it.
     """
+    if os.environ.get(HELD) == str(place):
+        yield
+        return
     folder(place)
     lock, note = filelock.FileLock(place / ".lock", timeout=0), place / ".holder"
     try:
@@ -103,7 +109,8 @@ def locked(place: Path, *, doing: str) -> Iterator[None]:
         lock.release()
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Whether a process of this machine runs."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf"
 NOTEBOOKS = ROOT / "notebooks"
 
-OUT = Path(os.environ.get("VPLIB_OUT", ROOT)).resolve()
+OUT = Path(os.path.expanduser(os.environ.get("VPLIB_OUT") or ROOT)).resolve()
 RUNS = OUT / "runs"
 DATA = OUT / "data"
 REPORTS = OUT / "reports"

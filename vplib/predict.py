@@ -22,23 +22,34 @@ def main() -> None:
     )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path)
     args = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write
     try:
         classifier, classes = classify.restore(args.run_folder)
     except CheckpointError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(error)}")
     failed = False
     for path in args.videos:
         try:
             p = classify.probabilities(classifier, path)
-        except VideoError as error:  # the others can still be classified
-            print(f"error: {error}", file=sys.stderr, flush=True)
-            failed = True
+        except (VideoError, CheckpointError) as error:
+            problem = str(error)
+        except Exception as error:  # whatever one file does, the others can still be classified
+            problem = (
+                f"{path}: cannot be classified ({type(error).__name__}: {error}); leave it out"
+            )
+        else:
+            best = ", ".join(f"{classes[k]} {p[k]:.1%}" for k in np.argsort(-p)[:TOP])
+            print(printable(f"{path}: {best}"), flush=True)
             continue
-        print(
-            f"{path}: " + ", ".join(f"{classes[k]} {p[k]:.1%}" for k in np.argsort(-p)[:TOP]),
-            flush=True,
-        )
+        print(f"error: {printable(problem)}", file=sys.stderr, flush=True)
+        failed = True
     sys.exit(int(failed))
+
+
+def printable(text: object) -> str:
+    """One line without control characters, which would reach the terminal: they are shown escaped."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 if __name__ == "__main__":

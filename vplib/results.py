@@ -80,7 +80,9 @@ def write(
     """Write `metrics.json` or `timings.json` of the folder `out`; equal rows give equal bytes."""
     kept = {}
     for row in sorted(rows, key=lambda row: row["name"]):
-        numbers = {k: float(f"{row[k]:.6g}") for k in ("value", "low", "high") if k in row}
+        # To nine decimals first: 1e-16 is a zero that rounding missed.
+        given = [k for k in ("value", "low", "high") if row.get(k) is not None]
+        numbers = {k: float(f"{round(row[k], 9):.6g}") for k in given}
         kept[row["name"]] = numbers | {"unit": row["unit"]}
     content = {"command": command, "scale": scale, "rows": kept}
     path = files.folder(out) / f"{KINDS[timing]}.json"
@@ -99,19 +101,18 @@ def table(source: str) -> str:
 
 
 def _table(place: Path, name: str, folders: Iterable[Path]) -> None:
-    rows = []
+    found = []
     for path in {folder / f"{kind}.json" for folder in folders for kind in KINDS}:
-        if not path.exists():
-            continue
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for row, values in content["rows"].items():
-            numbers = {k: f"{values[k]:.4g}" for k in ("value", "low", "high") if k in values}
-            told = {"unit": values["unit"], "command": content["command"]}
-            rows.append({"name": row, "scale": content["scale"], **numbers, **told})
+        if path.exists():
+            content = json.loads(path.read_text(encoding="utf-8"))
+            for row, values in content["rows"].items():
+                numbers = {k: f"{values[k]:.4g}" for k in ("value", "low", "high") if k in values}
+                told = {"unit": values["unit"], "command": content["command"]}
+                found.append({"name": row, "scale": content["scale"], **numbers, **told})
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: (row["name"], row["scale"])))
+    writer.writerows(sorted(found, key=lambda row: (row["name"], row["scale"])))
     files.write(files.folder(place / "tables") / f"{name}.csv", text.getvalue())
 
 
@@ -128,7 +129,7 @@ def rows(cfg: DictConfig) -> dict[str, dict]:
 
 
 def timed() -> set[str]:
-    """Names of the rows that are timings: never compared."""
+    """Names of the rows that are timings, which are never compared."""
     found = paths.RUNS.glob("*/*/timings.json")
     return {name for path in found for name in json.loads(path.read_text(encoding="utf-8"))["rows"]}
 

@@ -5,26 +5,28 @@ folder, beside what the notebook itself writes there. Several values of a key ar
 """
 
 import argparse
+import contextlib
 import os
 import re
 import shlex
 import shutil
+import socket
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
 import papermill
-from jupyter_core.utils import run_sync
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from vplib import config, environment, paths, progress
+from vplib import config, environment, files, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
 environment.prepare()  # before a kernel starts
@@ -37,38 +39,19 @@ class RunError(RuntimeError):
 def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> Path:
     """Execute notebook `name` in a kernel of its own; return the executed copy, `<out>/notebook.ipynb`.
 
-    What it prints and its progress go to the terminal while it runs. With `publish` the copy also becomes the committed
-    print, `reports/notebooks/<name>-<source>-<scale>.ipynb`. Raises ConfigError before anything starts, RunError if a cell fails.
+    What it prints and its progress go to the terminal while it runs. With `publish` the copy also
+    becomes the committed print, `reports/notebooks/<name>-<source>-<scale>.ipynb`. Raises
+    ConfigError before anything starts, FileError if the run folder is in use or cannot be written,
+    RunError if a cell fails.
     """
     cfg, source = config.load(name, overrides), _source(name)
     target = Path(cfg.out) / "notebook.ipynb"
-    part = target.with_name(".notebook.ipynb")
-    began, failure = time.monotonic(), None
+    began = time.monotonic()
     print(f"{name}  {paths.short(target.parent)}", file=sys.stderr, flush=True)
-    try:
-        try:
-            papermill.execute_notebook(
-                source,
-                part,
-                {"overrides": shlex.join(overrides)},
-                engine_name="live",
-                kernel_name="python3",
-                language="python",
-                cwd=paths.ROOT,
-                progress_bar=False,
-            )
-        except PapermillExecutionError as error:
-            failure = f" at In [{error.exec_count}]: {error.ename}: {error.evalue}".removesuffix(
-                ": "
-            )
-        except DeadKernelError:
-            failure = ": the kernel died, often for want of memory"
-        notebook = nbformat.read(part, 4)
+    with files.locked(target.parent, doing=f"running {name}"):
+        notebook, failure = _execute(source, shlex.join(overrides), target.parent)
         _normalise(notebook, clean=failure is None)
-        nbformat.write(notebook, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+        files.write(target, nbformat.writes(notebook) + "\n")
     if failure:
         raise RunError(
             f"{name} failed{failure}\n       the notebook as far as it came: {paths.short(target)}"
@@ -78,6 +61,30 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     took = progress.duration(time.monotonic() - began)
     print(f"{name}  done in {took}: {paths.short(target)}", file=sys.stderr, flush=True)
     return target
+
+
+def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.NotebookNode, str | None]:
+    """The notebook as far as it came, and how it failed (None if it did not)."""
+    executed = []  # filled by the engine: papermill keeps to itself what a failing notebook printed
+    try:
+        papermill.execute_notebook(
+            nbformat.read(source, 4),  # not its path: papermill takes braces in paths as fields
+            None,
+            {"overrides": overrides},
+            engine_name="live",
+            kernel_name="python3",
+            language="python",
+            cwd=paths.ROOT,
+            progress_bar=False,
+            executed=executed,
+            variables={files.HELD: str(held)},
+        )
+    except PapermillExecutionError as error:
+        said = f"{error.ename}: {error.evalue}".removesuffix(": ")
+        return executed[0], f" at In [{error.exec_count}]: {said}"
+    except DeadKernelError:
+        return executed[0], ": the kernel died, often for want of memory"
+    return executed[0], None
 
 
 def run_inline(name: str, overrides: Sequence[str] = ()) -> None:
@@ -100,9 +107,13 @@ def run_inline(name: str, overrides: Sequence[str] = ()) -> None:
 class _Client(PapermillNotebookClient):
     """Shows in the terminal what a notebook prints, and its live progress, as it happens."""
 
-    def __init__(self, *args: object, **kwargs: object):
+    def __init__(self, *args: object, stack: contextlib.ExitStack, **kwargs: object):
         super().__init__(*args, **kwargs, on_cell_start=self._start)
-        self._line = progress.Line(sys.stderr)
+        self._line, self._stack = progress.Line(sys.stderr), stack
+
+    def start_new_kernel(self, **kwargs: object) -> None:
+        super().start_new_kernel(**kwargs)
+        self._stack.enter_context(environment.ending_with_us(self.km.provisioner.pgid))
 
     def _start(self, cell: nbformat.NotebookNode, cell_index: int) -> None:
         self._line.show(f"cell {cell_index + 1}/{len(self.nb.cells)}")
@@ -122,37 +133,60 @@ class _Client(PapermillNotebookClient):
     def papermill_execute_cells(self) -> None:
         try:
             super().papermill_execute_cells()
-        except KeyboardInterrupt:
-            self.shutdown_kernel = (
-                "immediate"  # a kernel asked to leave mid-cell writes pages of traceback
-            )
-            raise
         finally:
             self._line.clear()
 
 
 class _Engine(NBClientEngine):
     @classmethod
-    def execute_managed_notebook(cls, nb_man: object, kernel_name: str, **_: object) -> None:
-        with (
-            tempfile.TemporaryDirectory() as folder
-        ):  # of sockets: no port that others on the machine could reach
-            manager = Config(
-                {"KernelManager": {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}}
-            )
+    def execute_managed_notebook(
+        cls,
+        nb_man: object,
+        kernel_name: str,
+        executed: list,
+        variables: dict[str, str],
+        **_: object,
+    ) -> None:
+        executed.append(nb_man.nb)
+        with _short_folder() as folder, files.explained(folder), contextlib.ExitStack() as stack:
+            # Sockets: no port that others on the machine could reach.
+            sockets = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
             client = _Client(
                 nb_man,
+                stack=stack,
                 kernel_name=kernel_name,
-                config=manager,
+                config=Config({"KernelManager": sockets}),
                 startup_timeout=300,
                 record_timing=False,
+                shutdown_kernel="immediate",  # asked to leave, a kernel prints what looks like faults
             )
-            try:
-                client.execute()
-            except KeyboardInterrupt:
-                if client.km and client.km.has_kernel:  # still starting
-                    run_sync(client.km.shutdown_kernel)(now=True)
-                raise
+            client.execute(env=os.environ | variables | {"TMPDIR": str(folder)})
+
+
+@contextlib.contextmanager
+def _short_folder() -> Iterator[Path]:
+    """A temporary folder whose path leaves room for the names of sockets (about 100 bytes in all).
+
+    What killed runs left behind is removed. Raises RunError if there is no place.
+    """
+    host = f"vplib-{zlib.crc32(socket.gethostname().encode()):08x}"
+    for place in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
+        if len(os.fsencode(place)) > 40 or not os.access(place, os.W_OK | os.X_OK):
+            continue
+        for stale in place.glob(f"{host}-*-*"):
+            process = stale.name.split("-")[2]
+            if process.isdecimal() and not files.alive(int(process)):
+                shutil.rmtree(stale, ignore_errors=True)
+        with files.explained(place):
+            folder = Path(tempfile.mkdtemp(prefix=f"{host}-{os.getpid()}-", dir=place))
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        return
+    raise RunError(
+        "no folder for sockets: set TMPDIR to a folder of yours, its path under 40 bytes"
+    )
 
 
 papermill_engines.register("live", _Engine)
@@ -223,9 +257,8 @@ def _publish(source: Path, target: Path) -> None:
             f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most {PRINT_BYTES / 1e6:.1f} MB: "
             "show fewer or smaller pictures"
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, f"{target}.part")
-    os.replace(f"{target}.part", target)
+    files.folder(target.parent)
+    files.write(target, source.read_bytes())
 
 
 def main() -> None:
@@ -248,6 +281,8 @@ def main() -> None:
         help="run the cells in this process, as the hosts of a pod do",
     )
     args = parser.parse_intermixed_args()
+    if "DVC_STAGE" in os.environ:
+        environment.end_with_parent()
     try:
         runs = config.expand(args.overrides)
         if len(runs) > 1 and args.print:
@@ -260,10 +295,10 @@ def main() -> None:
             run_inline(args.name, overrides) if args.inline else run(
                 args.name, overrides, publish=args.print
             )
-    except (config.ConfigError, RunError) as error:
+    except (config.ConfigError, files.FileError, RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        print("\ninterrupted", file=sys.stderr)
+        print("\nstopped: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 

@@ -1,1 +1,3 @@
-"""Videos and texts to batches: read video (files to frames), sources (folders and archives), shards, text, then pipeline (Grain)."""
+"""Videos and texts to batches: read video (files to frames), standardize (one kind of file), sources (folders and archives), shards,
+text, then pipeline (Grain).
+"""

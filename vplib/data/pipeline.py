@@ -1,13 +1,13 @@
 """Grain input pipelines: shards of encoded video to batches. Files in, numpy out; no jax here.
 
-decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> mix, every step random-access, so an
-iterator's whole state is one integer.
+decode (once, kept in memory) -> sample frames -> crop -> tokenise -> batch -> mix, every step
+random-access, so an iterator's whole state is one integer.
 """
 
 import atexit
 import threading
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import grain
@@ -21,13 +21,15 @@ from vplib.data.text import Tokenizer
 
 
 class ClipSource:
-    """Decoded, tokenised clips of one corpus by index; keeps up to `memory` bytes of decoded frames.
+    """Decoded, tokenised clips of one corpus by index.
 
-    `short` is the shorter side, in pixels, to which larger videos are scaled while they are decoded.
+    `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
+    decoded. Up to `memory` bytes of decoded frames are kept.
     """
 
-    def __init__(self, folder: Path, *, short: int, tokenizer: Tokenizer | None, memory: int):
-        self.shards, self.short, self.tokenizer, self.memory = Shards(folder), short, tokenizer, memory
+    def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
+        self.shards, self.resolution = Shards(folder), resolution
+        self.tokenizer, self.memory = tokenizer, memory
         self._kept: dict[int, dict] = {}
         self._used = 0
         self._lock = threading.Lock()
@@ -36,14 +38,16 @@ class ClipSource:
         return len(self.shards)
 
     def __repr__(self) -> str:  # Grain puts this into its checks: must not depend on the machine
-        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.short})"
+        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.resolution})"
 
     def __getitem__(self, index: int) -> dict:
         index = int(index)
         if index in self._kept:
             return self._kept[index]
         clip = self.shards[index]
-        decoded = video.decode(clip.video, name=f"{self.shards.folder.name}[{index}]", size=self.short)
+        decoded = video.decode(
+            clip.video, name=f"{self.shards.folder.name}[{index}]", size=self.resolution
+        )
         item = {"frames": decoded.frames, "times": decoded.times}
         if self.tokenizer is not None:
             ids, keep = self.tokenizer([clip.text])
@@ -61,22 +65,28 @@ class ClipSource:
         self.__dict__ = {**state, "_lock": threading.Lock()}
 
 
-def crop(frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
-         ) -> UInt8[np.ndarray, "T S S 3"]:
+def crop(
+    frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
+) -> UInt8[np.ndarray, "T S S 3"]:
     """The same square in every frame: random with `rng`, else central. Smaller videos are repeated at their border."""
     short = min(frames.shape[1:3])
     if short < size:
-        pad = [(0, 0), *[((max(size - n, 0) + 1) // 2, max(size - n, 0) // 2) for n in frames.shape[1:3]], (0, 0)]
+        pad = [
+            (0, 0),
+            *[((max(size - n, 0) + 1) // 2, max(size - n, 0) // 2) for n in frames.shape[1:3]],
+            (0, 0),
+        ]
         frames = np.pad(frames, pad, mode="edge")
     free = [n - size for n in frames.shape[1:3]]
     top, left = (n // 2 if rng is None else int(rng.integers(n + 1)) for n in free)
-    return frames[:, top:top + size, left:left + size]
+    return frames[:, top : top + size, left : left + size]
 
 
 class Sample(grain.transforms.RandomMap):
-    """Frames at random moments of equal stretches of the clip, and a random crop; no flips (they would reverse motion).
+    """Frames at random moments of equal stretches of the clip, and a random crop.
 
-    The paper names no augmentation; this is our choice. One-frame clips (images) stay one frame unless `tile`.
+    No flips: they would reverse motion. The paper names no augmentation; this is our choice.
+    One-frame clips (images) stay one frame unless `tile`, which repeats them.
     """
 
     def __init__(self, frames: int, size: int, tile: bool = False):
@@ -85,33 +95,64 @@ class Sample(grain.transforms.RandomMap):
     def random_map(self, item: dict, rng: np.random.Generator) -> dict:
         count = self.frames if len(item["frames"]) > 1 or self.tile else 1
         picked = item["frames"][video.uniform_indices(item["times"], count, rng)]
-        return {"video": crop(picked, self.size, rng), **{k: item[k] for k in ("ids", "keep") if k in item}}
+        return {
+            "video": crop(picked, self.size, rng),
+            **{k: item[k] for k in ("ids", "keep") if k in item},
+        }
 
 
-def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames: int, size: int, short: int, batch: int,
-           mixing: str, seed: int, image_batch: int | None = None, tokenizer: Tokenizer | None = None, memory: int = 2**31,
-           index: int = 0, count: int = 1, threads: int = 2, workers: int = 0) -> grain.DatasetIterator:
-    """An endless iterator of this process's share of global batches {video uint8 (B,T,S,S,3), ids, keep}.
+def stream(
+    folders: Mapping[str, Path],
+    weights: Mapping[str, float],
+    *,
+    frames: int,
+    size: int,
+    resolution: int,
+    batch: int,
+    mixing: str,
+    seed: int,
+    image_batch: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    memory: int = 2**31,
+    index: int = 0,
+    count: int = 1,
+    threads: int = 2,
+    workers: int = 0,
+) -> grain.DatasetIterator:
+    """An endless iterator of this process's share of global batches.
 
-    Each corpus is shuffled anew every epoch with its own seed and repeated. `mixing` "alternating" draws every batch
-    from one corpus (alternating gradient descent, the paper's), "plain" mixes inside batches; `weights` are relative.
-    `image_batch` is the size of alternating batches from a corpus of images (clips of one frame), `batch` where not given.
-    `index` of `count` processes gets its slice of each global batch. `workers` > 0 decodes in processes. The iterator
-    has get_state and set_state; equal arguments give equal batches whatever `threads` and `workers`.
+    A batch is {video uint8 (B,T,S,S,3)} and, with a `tokenizer`, {ids, keep} (B,L).
+
+    Each corpus is shuffled anew every epoch with its own seed and repeated. `resolution` is the
+    shorter side, in pixels, of the frames that are cropped to `size`. `mixing` "alternating" draws
+    every batch from one corpus (alternating gradient descent, the paper's), "plain" mixes inside
+    batches; `weights` are relative. `image_batch` is the size of alternating batches from a corpus
+    of images (all clips are one frame), `batch` where not given; a single picture among videos is
+    repeated. `index` of `count` processes gets its slice of each global batch. `workers` > 0
+    decodes in processes. The iterator has get_state and set_state; equal arguments give equal
+    batches whatever `threads` and `workers`.
 
     Raises ValueError for a batch that the processes do not divide or an unknown `mixing`.
     """
     image_batch = image_batch or batch
     for size_of_one in (batch, image_batch):
         if size_of_one % count:
-            raise ValueError(f"a global batch of {size_of_one} does not divide over {count} processes: choose a multiple")
+            raise ValueError(
+                f"a global batch of {size_of_one} does not divide over {count} processes: "
+                "choose a multiple"
+            )
     parts, shares = [], []
     for number, (name, folder) in enumerate(sorted(folders.items())):
         if weights[name] <= 0:
             continue
-        source = ClipSource(folder, short=short, tokenizer=tokenizer, memory=memory // len(folders))
+        source = ClipSource(
+            folder, resolution=resolution, tokenizer=tokenizer, memory=memory // len(folders)
+        )
         part = grain.MapDataset.source(source).seed(seed * 1000 + number).shuffle().repeat()
-        part = part.random_map(Sample(frames, size, tile=mixing == "plain"))
+        # All clips of a batch are of one shape, a single picture among videos, too.
+        part = part.random_map(
+            Sample(frames, size, tile=mixing == "plain" or not source.shards.images)
+        )
         local = (image_batch if source.shards.images else batch) // count
         parts.append(part[index::count].batch(local) if mixing == "alternating" else part)
         shares.append(weights[name])
@@ -128,11 +169,15 @@ def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(dataset)
     alive = weakref.ref(iterator)
-    atexit.register(lambda: alive() and alive().close())  # later, Grain fails noisily in what Python has taken apart
+    atexit.register(
+        lambda: alive() and alive().close()
+    )  # later, Grain fails noisily in what Python has taken apart
     return iterator
 
 
-def watch(source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None) -> UInt8[np.ndarray, "T S S 3"]:
+def watch(
+    source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None
+) -> UInt8[np.ndarray, "T S S 3"]:
     """A model's view of one video: frames at evenly spaced moments, the central square.
 
     The shorter side is scaled down to `short` pixels before the crop; without `short` it is scaled to `size`, up or
@@ -140,13 +185,3 @@ def watch(source: bytes | Path, *, name: str, frames: int, size: int, short: int
     """
     decoded = video.decode(source, name=name, size=short or size, enlarge=short is None)
     return crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size)
-
-
-def once(folder: Path, *, frames: int, size: int, short: int, batch: int) -> Iterator[tuple[dict, list[str], list[dict]]]:
-    """Every clip of an evaluation corpus in order: {video (B,T,S,S,3)}, texts, metas; central frames and crop."""
-    shards = Shards(folder)
-    for start in range(0, len(shards), batch):
-        clips = [shards[i] for i in range(start, min(start + batch, len(shards)))]
-        videos = [watch(clip.video, name=f"{folder.name}[{start + i}]", frames=frames, size=size, short=short)
-                  for i, clip in enumerate(clips)]
-        yield {"video": np.stack(videos)}, [clip.text for clip in clips], [clip.meta for clip in clips]

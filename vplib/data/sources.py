@@ -1,143 +1,305 @@
 """Your own videos as sources for `shards.write`: a folder with `metadata.jsonl`, or tar files."""
 
+import codecs
+import contextlib
 import hashlib
 import json
 import os
 import tarfile
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import av
-import numpy as np
-from jaxtyping import Float, Int
 
-from vplib.data.shards import Clip
+from vplib import paths
+from vplib.data.shards import Clip, packed, printable
 from vplib.data.standardize import standardize
-from vplib.data.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
+from vplib.data.video import VideoError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
+VIDEO_SUFFIXES = tuple(
+    f".{suffix}" for suffix in "mp4 mov m4v mkv webm avi mpg mpeg ts gif".split()
+)
 EDGE = 2**16  # bytes at either end of a file that its digest covers
+RULES = 2  # part of the fingerprint: raise it when a clip of the same file comes out differently
+APPLE = "._"  # macOS writes a file of this prefix, with its own notes, beside every file of a tar
 
 
 class SourceError(ValueError):
-    """A folder or an archive that cannot be a source. The message is one sentence: what, where, what to do."""
+    """A folder or an archive that cannot be a source. One sentence: what, where, what to do."""
+
+    def __init__(self, message: str):
+        super().__init__(printable(message))
+
+
+def resolve(root: str | Path) -> Path:
+    """The folder that `data.root` means: from the repository on, absolute, or with `~` for home."""
+    try:
+        return paths.ROOT / Path(root).expanduser()
+    except RuntimeError as error:
+        raise SourceError(
+            f"data.root={root}: there is no such user; give the whole path."
+        ) from error
 
 
 class FolderSource:
     """Clips of a folder in the VideoFolder convention of Hugging Face.
 
-    `root` holds `metadata.jsonl`, or `root/<split>/` does: one JSON object a line with `file_name` (relative to the
-    folder of `metadata.jsonl`), `text`, and whatever else is to be kept, such as `label`. Frames whose shorter side
-    exceeds `max_side` pixels are scaled down to it.
+    `root` holds `metadata.jsonl`, or `root/<split>/` does: one JSON object a line with `file_name`
+    (relative to the folder of `metadata.jsonl`), `text`, and whatever else is to be kept, such as
+    `label`. Only what makes or checks captions needs a `text`. What a line calls `width`, `height`,
+    `fps`, `frames` or `duration` is kept as `given.width` and so on: a clip's own fields of these
+    names are measured. Frames whose shorter side exceeds `resolution` pixels are scaled down to it.
 
     Raises SourceError if a line is not as described or names a file that is not there.
     """
 
-    def __init__(self, root: str | Path, split: str | None = None, *, name: str, max_side: int):
+    def __init__(self, root: str | Path, split: str | None = None, *, name: str, resolution: int):
         self.folder = Path(root) / split if split else Path(root)
-        self.name, self.max_side = name, max_side
-        self._entries = _read_metadata(self.folder)
-        digests = [[entry, _digest(self.folder / entry["file_name"])] for entry in self._entries]
-        self.fingerprint = _fingerprint(digests, max_side)
+        self.name, self.resolution = name, resolution
+        self._lines = _read_metadata(self.folder)
+        digests = [[line.entry, _digest(line.path)] for line in self._lines]
+        self.fingerprint = _fingerprint(digests, resolution)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._lines)
+
+    def texts(self) -> list[str]:
+        """Every caption. Raises SourceError, naming the line, if one is missing or empty."""
+        for line in self._lines:
+            if not _caption(line.entry.get("text")):
+                raise SourceError(
+                    f"{self.folder / 'metadata.jsonl'}, line {line.number}: there is no `text`, "
+                    "the caption; every line needs one that is not empty."
+                )
+        return [_caption(line.entry["text"]) for line in self._lines]
 
     def original(self, index: int) -> tuple[Path, dict]:
-        """A video file as it is, and its line of metadata."""
-        entry = self._entries[index]
-        return self.folder / entry["file_name"], dict(entry)
+        """A video file as it is, and its line of metadata. Raises VideoError for an empty file."""
+        line = self._lines[index]
+        with _blamed(line.entry["file_name"]):
+            if not line.path.stat().st_size:  # such as those of /proc, which block when read
+                raise VideoError(
+                    line.entry["file_name"], "is empty (0 bytes)", "copy it again or leave it out"
+                )
+        return line.path, dict(line.entry)
 
     def __getitem__(self, index: int) -> Clip:
-        meta = dict(self._entries[index])
-        video, facts = standardize(self.folder / meta["file_name"], name=meta["file_name"], max_side=self.max_side)
-        return Clip(video, meta.pop("text").strip(), {**meta, **facts})
+        path, meta = self.original(index)
+        name, text = meta["file_name"], _caption(meta.pop("text", None))
+        if not text:
+            line = f"line {self._lines[index].number} of metadata.jsonl"
+            raise VideoError(name, f"has no `text` in {line}", "add a caption or leave it out")
+        with _blamed(name):
+            video, facts = standardize(path, name=name, max_side=self.resolution)
+        return Clip(video, text, _beside(meta, facts))
 
 
 class WebDatasetSource:
-    """Clips of the tar files that video2dataset writes: `KEY.mp4`, its caption in `KEY.txt` or in `KEY.json`.
+    """Clips of the tar files that video2dataset writes: `KEY.mp4` and its caption.
 
-    `root` is a folder of tar files or one of them. All fields of the JSON are kept but its `caption`. Frames whose
-    shorter side exceeds `max_side` pixels are scaled down to it.
+    `root` is a folder of tar files or one of them. The caption is `KEY.txt` or, where that is
+    missing or empty, `caption` in `KEY.json`, whose other fields are kept. `KEY.cls`, a whole
+    number, is the `label` of a clip whose JSON has none. What the JSON calls `file_name`, `width`,
+    `height`, `fps`, `frames` or `duration` is kept as `given.width` and so on: a clip's own fields
+    of these names are ours. Frames whose shorter side exceeds `resolution` pixels are scaled down
+    to it.
 
-    Raises SourceError if there is no tar file, or one is damaged. A clip without a caption raises VideoError.
+    Raises SourceError if there is no tar file, or one is damaged. A clip without a caption or with
+    an unreadable one raises VideoError.
     """
 
-    def __init__(self, root: str | Path, *, name: str, max_side: int):
-        self.name, self.max_side = name, max_side
-        archives = sorted(Path(root).glob("*.tar")) if Path(root).is_dir() else [Path(root)]
-        if not archives:
-            raise SourceError(f"{root}: the folder holds no .tar files; point it at the output of video2dataset.")
-        self._samples = [sample for archive in archives for sample in _index(archive)]
+    def __init__(self, root: str | Path, *, name: str, resolution: int):
+        self.name, self.resolution = name, resolution
+        self._samples = [sample for archive in _archives(Path(root)) for sample in _index(archive)]
         if not self._samples:
-            raise SourceError(f"{root}: the tar files hold no videos; expected members like KEY.mp4 and KEY.txt.")
-        digests = [[sample.name, [list(member) for member in sample.members.values()]] for sample in self._samples]
-        self.fingerprint = _fingerprint(digests, max_side)
+            raise SourceError(
+                f"{root}: the tar files hold no videos; expected members like KEY.mp4 and KEY.txt."
+            )
+        digests = [[sample.name, [*map(list, sample.members.values())]] for sample in self._samples]
+        self.fingerprint = _fingerprint(digests, resolution)
 
     def __len__(self) -> int:
         return len(self._samples)
 
+    def texts(self) -> list[str]:
+        """The captions that can be read; a clip without one is left out when shards are written."""
+        found = []
+        for sample in self._samples:
+            with contextlib.suppress(VideoError):
+                found.append(_caption(sample.known()[1]))
+        return [text for text in found if text]
+
     def original(self, index: int) -> tuple[bytes, dict]:
-        """A video file as it is, and its metadata with its caption, if any, as `text`. Raises VideoError if that is unreadable."""
+        """A video file as it is, and its metadata with its caption, if any, as `text`.
+
+        Raises VideoError if the metadata or the member of the archive cannot be read.
+        """
         sample = self._samples[index]
-        try:
-            meta = dict(json.loads(sample.read(".json"))) if ".json" in sample.members else {}
-            text = meta.pop("caption", None)
-            text = sample.read(".txt").decode() if ".txt" in sample.members else text
-        except (ValueError, TypeError) as error:
-            raise VideoError(sample.name, f"has an unreadable .json or .txt ({error})", "leave it out") from error
-        return sample.read(sample.suffix), {**meta, "text": text, "file_name": sample.name}
+        fields, text = sample.known()
+        meta = _beside(fields, {"text": text, "file_name": sample.name})
+        return sample.read(sample.suffix), meta
 
     def __getitem__(self, index: int) -> Clip:
-        original, meta = self.original(index)
-        name, text = meta["file_name"], meta.pop("text")
-        if not isinstance(text, str) or not text.strip():
-            raise VideoError(name, "has no caption", "add one to its .txt or leave it out")
-        video, facts = standardize(original, name=name, max_side=self.max_side)
-        return Clip(video, text.strip(), {**meta, **facts})
+        sample = self._samples[index]
+        fields, text = sample.known()
+        if not _caption(text):
+            raise VideoError(
+                sample.name, "has no caption", "add one to its .txt or leave the clip out"
+            )
+        with _blamed(sample.name):
+            video, facts = standardize(
+                sample.read(sample.suffix), name=sample.name, max_side=self.resolution
+            )
+        return Clip(video, _caption(text), _beside(fields, {"file_name": sample.name, **facts}))
 
 
-def _read_metadata(folder: Path) -> list[dict]:
+@contextlib.contextmanager
+def _blamed(name: str) -> Iterator[None]:
+    """Makes whatever reading or encoding a clip raises a VideoError; lack of memory passes."""
+    try:
+        yield
+    except (VideoError, MemoryError):
+        raise
+    except Exception as error:
+        raise VideoError(
+            name,
+            f"cannot be read or encoded ({type(error).__name__}: {error})",
+            "replace the file or leave it out",
+        ) from error
+
+
+def _caption(text: object) -> str:
+    """`text` without spaces around it; empty if it is no text."""
+    return text.strip() if isinstance(text, str) else ""
+
+
+def _beside(fields: dict, ours: dict) -> dict:
+    """All of `fields` and `ours`; a name that both have is ours, and theirs is kept in `given`."""
+    if not fields.keys() & ours.keys():
+        return {**fields, **ours}
+    given = {key: value for key, value in fields.items() if key in ours or key == "given"}
+    kept = {key: value for key, value in fields.items() if key not in given}
+    return {**kept, "given": given, **ours}
+
+
+def _fields(data: bytes) -> dict:
+    """A JSON object that a shard can hold, its `label` without needless spaces.
+
+    Raises ValueError with what is wrong, as the end of a sentence.
+    """
+    try:
+        text = data.removeprefix(codecs.BOM_UTF8).decode()
+    except ValueError as error:
+        raise ValueError(f"is not UTF-8 ({error})") from error
+    try:
+        fields = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not valid JSON ({error})") from error
+    if not isinstance(fields, dict):
+        raise ValueError("is no JSON object, which would be {...}")
+    try:
+        packed(fields)
+    except ValueError as error:
+        raise ValueError(f"cannot be stored ({error})") from error
+    if isinstance(label := fields.get("label"), str):
+        # One class must not become two by what nobody sees.
+        fields["label"] = unicodedata.normalize("NFC", " ".join(label.split()))
+        if not fields["label"]:
+            raise ValueError("has an empty `label`")
+    return fields
+
+
+def _no_number(word: str):
+    raise ValueError(f"{word} is no JSON number")
+
+
+class _Line(NamedTuple):
+    """A line of `metadata.jsonl`: its number, from 1, the file that it names, and what it says."""
+
+    number: int
+    path: Path
+    entry: dict
+
+
+def _read_metadata(folder: Path) -> list[_Line]:
     path = folder / "metadata.jsonl"
-    if not path.is_file():
+    try:
+        content = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise SourceError(
+            f"{path}: the file cannot be read ({error.strerror}); check the path and its rights."
+        ) from error
+    if content is None:
         splits = sorted(child.parent.name for child in folder.glob("*/metadata.jsonl"))
-        advice = f"choose a split of {', '.join(splits)}" if splits else "write one line for each clip there"
-        raise SourceError(f'{path}: there is no such file with lines like {{"file_name": ..., "text": ...}}; {advice}.')
-    entries = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        advice = "write one line for each clip there"
+        if splits:
+            advice = f"choose a split of {', '.join(splits)}"
+        raise SourceError(
+            f"{path}: there is no such file with lines like "
+            f'{{"file_name": ..., "text": ...}}; {advice}.'
+        )
+    lines = []
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            entry = json.loads(line)
+            entry = _fields(line)
         except ValueError as error:
-            raise SourceError(f"{where}: this is not valid JSON ({error}); correct the line.") from error
-        for field in ("file_name", "text"):
-            value = entry.get(field) if isinstance(entry, dict) else None
-            if not isinstance(value, str) or not value.strip():
-                raise SourceError(f"{where}: there is no `{field}`; every line needs one that is not empty.")
-        if not (folder / entry["file_name"]).is_file():
-            raise SourceError(f"{where}: the file {entry['file_name']!r} is not there; add it or remove the line.")
-        entries.append(entry)
-    if not entries:
+            raise SourceError(f"{where}: the line {error}; correct it.") from error
+        name = entry.get("file_name")
+        if not isinstance(name, str) or not name.strip():
+            raise SourceError(f"{where}: there is no `file_name`; every line needs one.")
+        try:
+            file = _found(folder, name)
+        except OSError as error:
+            raise SourceError(
+                f"{where}: the file {name!r} cannot be looked up ({error.strerror}); "
+                "correct its name."
+            ) from error
+        if file is None:
+            raise SourceError(
+                f"{where}: the file {name!r} is not there; add it or remove the line."
+            )
+        lines.append(_Line(number, file, entry))
+    if not lines:
         raise SourceError(f"{path}: the file names no clips; write one line for each.")
-    return entries
+    return lines
+
+
+def _found(folder: Path, name: str) -> Path | None:
+    """The regular file of that name, its accents composed or, as on a Mac, decomposed."""
+    for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
+        path = folder / os.fsdecode(form.encode())  # UTF-8, also where the locale is another
+        if path.is_file():
+            return path
+    return None
 
 
 def _digest(path: Path) -> str:
-    """Hash of a file's size and both ends: enough to notice another video, and quick for a terabyte of them."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        ends = file.read(EDGE)
-        file.seek(max(0, size - EDGE))
-        ends += file.read(EDGE)
+    """Hash of a file's size and both ends: enough to notice another video, quick for terabytes.
+
+    Of a file that cannot be opened, the reason: such a clip is left out when its turn comes.
+    """
+    try:
+        size = path.stat().st_size
+        if not size:
+            return ""
+        with path.open("rb") as file:
+            ends = file.read(EDGE)
+            file.seek(max(0, size - EDGE))
+            ends += file.read(EDGE)
+    except OSError as error:
+        return f"{error.strerror}"
     return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
-def _fingerprint(content: list, max_side: int) -> str:
+def _fingerprint(content: list, resolution: int) -> str:
     # The version: another PyAV brings another encoder and so other bytes.
-    return hashlib.sha256(json.dumps([content, max_side, av.__version__]).encode()).hexdigest()
+    settings = json.dumps([RULES, content, resolution, av.__version__])
+    return hashlib.sha256(settings.encode()).hexdigest()
 
 
 class _Member(NamedTuple):
@@ -147,6 +309,7 @@ class _Member(NamedTuple):
     size: int
     modified: float
     checksum: int
+    sparse: bool
 
 
 class _Sample(NamedTuple):
@@ -159,23 +322,74 @@ class _Sample(NamedTuple):
 
     def read(self, suffix: str) -> bytes:
         member = self.members[suffix]
-        with self.archive.open("rb") as file:
+        if member.sparse:  # a few bytes may stand for terabytes
+            raise VideoError(
+                self.name,
+                f"has a {suffix} stored as a sparse file",
+                "make the archive without --sparse",
+            )
+        with _blamed(self.name), self.archive.open("rb") as file:
             file.seek(member.offset)
             return file.read(member.size)
+
+    def known(self) -> tuple[dict, str | None]:
+        """The fields of .json and .cls, and the caption, if any. Raises VideoError."""
+        part = ".json"
+        try:
+            fields = _fields(self.read(part)) if part in self.members else {}
+            text, part = fields.pop("caption", None), ".cls"
+            if part in self.members and "label" not in fields:
+                fields["label"] = int(self._words(part))
+                packed(fields)
+            part = ".txt"
+            text = (self._words(part) if part in self.members else "") or text
+        except VideoError:
+            raise
+        except ValueError as error:
+            raise VideoError(
+                self.name, f"has an unreadable {part} ({error})", "correct it or leave the clip out"
+            ) from error
+        return fields, text
+
+    def _words(self, suffix: str) -> str:
+        return self.read(suffix).decode("utf-8-sig").strip()
+
+
+def _archives(root: Path) -> list[Path]:
+    """The tar files that are there: regular ones, as reading others may never end."""
+    archives = [root]
+    if root.is_dir():
+        archives = sorted(path for path in root.glob("*.tar") if not path.name.startswith(APPLE))
+        if not archives:
+            raise SourceError(
+                f"{root}: the folder holds no .tar files; point it at the output of video2dataset."
+            )
+    for archive in archives:
+        if not archive.is_file() or not archive.stat().st_size:
+            raise SourceError(
+                f"{archive}: this is no tar file, or an empty one; point data.root at tar files."
+            )
+    return archives
 
 
 def _index(archive: Path) -> Iterator[_Sample]:
     """The videos of a tar file, found by reading its headers only."""
     groups: dict[str, dict[str, _Member]] = {}
     try:
-        with tarfile.open(archive, "r:") as tar:
+        # Names that are not UTF-8 are escaped, so that they can be stored and printed.
+        with tarfile.open(archive, "r:", encoding="utf-8", errors="backslashreplace") as tar:
             for info in tar:
-                if info.isfile():
+                if info.size < 0:  # tarfile would go back and read for ever
+                    raise tarfile.ReadError(f"{info.name!r} has a size of {info.size} bytes")
+                if info.isfile() and not os.path.basename(info.name).startswith(APPLE):
                     key, suffix = os.path.splitext(info.name)
-                    member = _Member(info.offset_data, info.size, info.mtime, info.chksum)
-                    groups.setdefault(key, {})[suffix.lower()] = member
-    except (OSError, tarfile.TarError) as error:
-        raise SourceError(f"{archive}: the tar file cannot be read ({error}); copy or download it again.") from error
+                    groups.setdefault(key, {})[suffix.lower()] = _Member(
+                        info.offset_data, info.size, info.mtime, info.chksum, info.issparse()
+                    )
+    except Exception as error:  # a damaged header raises anything
+        raise SourceError(
+            f"{archive}: the tar file cannot be read ({error}); copy or download it again."
+        ) from error
     for key, members in groups.items():
         suffix = next((suffix for suffix in VIDEO_SUFFIXES if suffix in members), None)
         if suffix:

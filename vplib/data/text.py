@@ -5,6 +5,7 @@ import io
 import os
 import re
 import string
+import textwrap
 import urllib.request
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,47 +14,124 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Bool, Int
 
-# The released video-text models' vocabulary, "c4_en". Source: google-deepmind/videoprism, models.py, which names the bucket
-# gs://t5-data; this is its public address.
+from vplib import files
+
+# The released video-text models' vocabulary, "c4_en". Source: google-deepmind/videoprism,
+# models.py, which names the bucket gs://t5-data; this is its public address.
 RELEASED = "https://storage.googleapis.com/t5-data/vocabs/cc_en.32000/sentencepiece.model"
 RELEASED_SIZE, RELEASED_LENGTH = 32_000, 64  # pieces; tokens of a text, without the class token
+
+LONGEST = 4192  # bytes of a line; SentencePiece's trainer leaves out longer ones
 
 PUNCTUATION = str.maketrans({c: " " for c in string.punctuation})
 
 
 def canonical(text: str) -> str:
-    """Released canonicalisation: punctuation to spaces, lower case, single spaces, a full stop at the end."""
+    """As released: punctuation to spaces, lower case, single spaces, a full stop at the end."""
     return re.sub(r"\s+", " ", text.translate(PUNCTUATION)).strip().lower() + "."
 
 
 def train(texts: Iterable[str], path: Path, *, size: int) -> None:
-    """Write a SentencePiece unigram model of at most `size` pieces (fewer when the texts have no more); pad is 0.
+    """Write a SentencePiece unigram model of `size` pieces, or fewer if the texts have no more.
 
-    One thread, so that equal texts give equal bytes. Raises ValueError when there is no text.
+    Pad is 0. One thread, so that equal texts give equal bytes. Raises ValueError as `check` does,
+    and FileError when `path` cannot be written.
     """
-    lines = [canonical(text) for text in texts]
+    lines = _lines(texts)
+    _check(lines, size)
+    files.write(Path(path), _trained(lines, size))
+
+
+def check(texts: Iterable[str], *, size: int) -> None:
+    """Refuse what `train` would, at a tenth of its time.
+
+    Raises ValueError when no text has a word, or when `size` pieces are too few: SentencePiece
+    wants one for each character, the rarest (0.05% of the text) aside.
+    """
+    _check(_lines(texts), size)
+
+
+def _lines(texts: Iterable[str]) -> list[str]:
+    """Canonical texts as the trainer takes them: transcripts and the like on several lines."""
+    lines = []
+    for line in map(canonical, texts):
+        # A character has at most four bytes.
+        lines += textwrap.wrap(line, LONGEST // 4) if len(line.encode()) > LONGEST else [line]
+    return lines
+
+
+def _check(lines: list[str], size: int) -> None:
     if not any(line.strip(". ") for line in lines):
-        raise ValueError("no caption has any words: a vocabulary cannot be trained; check the text fields of the corpus")
+        raise ValueError(
+            "no caption has any words: a vocabulary cannot be trained; "
+            "check the text fields of the corpus"
+        )
+    try:
+        # Too few for any text: SentencePiece counts the characters, says what it wants and stops.
+        _trained(lines, 4)
+    except RuntimeError as error:
+        wanted = re.search(r"smaller than required_chars. 4 vs (\d+)", str(error))
+        if not wanted:
+            raise ValueError(
+                f"no vocabulary can be trained on these captions ({error}): "
+                "check the text fields of the corpus"
+            ) from error
+        if size < int(wanted[1]):
+            raise ValueError(
+                f"data.vocabulary={size} is too small for the different characters of these "
+                f"captions: give data.vocabulary={wanted[1]} or more"
+            ) from None
+
+
+def _trained(lines: list[str], size: int) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(lines), model_writer=model, vocab_size=size, hard_vocab_limit=False, num_threads=1,
-        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2)
-    path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(model.getvalue())
-    os.replace(temporary, path)
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        vocab_size=size,
+        hard_vocab_limit=False,
+        num_threads=1,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 class Tokenizer:
-    """Text to padded ids. Works with any SentencePiece file; the released models' pad id is 0 whatever the file says."""
+    """Text to padded ids, with any SentencePiece file.
+
+    The released models' pad id is 0 whatever the file says. Raises FileNotFoundError if there is no
+    file, ValueError if it is no SentencePiece model.
+    """
 
     def __init__(self, path: Path, length: int):
         if not Path(path).is_file():
-            raise FileNotFoundError(f"no SentencePiece model at {path}: run 10_prepare_corpus, or give data.tokenizer=<path>")
+            raise FileNotFoundError(
+                f"no SentencePiece model at {path}: run 10_prepare_corpus, "
+                "or give data.tokenizer=<path>"
+            )
         self.length = length
-        self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        try:
+            self._pieces = sentencepiece.SentencePieceProcessor(model_file=str(path))
+        except (RuntimeError, OSError):
+            raise ValueError(
+                f"{path} is no SentencePiece model: give the path of one, such as {RELEASED}"
+            ) from None
         self.size = self._pieces.vocab_size()
-        self._first = [self._pieces.bos_id()] if self._pieces.bos_id() >= 0 else []  # as released; c4_en and ours have none
+        # As released; c4_en and ours have none.
+        self._first = [self._pieces.bos_id()] if self._pieces.bos_id() >= 0 else []
+
+    def unknown(self, texts: Iterable[str]) -> int:
+        """How many texts have no piece that the vocabulary knows: a model sees nothing in them."""
+        bare = {
+            self._pieces.piece_to_id(piece) for piece in ("▁", ".", "▁.")
+        }  # what every text has
+        bare.add(self._pieces.unk_id())
+        encoded = self._pieces.encode([canonical(text) for text in texts])
+        return sum(bare.issuperset(pieces) for pieces in encoded)
 
     def __call__(self, texts: list[str]) -> tuple[Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         """Ids and keep mask (False at padding); longer texts are cut; no end token, as released."""
@@ -69,20 +147,29 @@ class Tokenizer:
 def released_tokenizer(path: str | Path | None = None) -> Tokenizer:
     """The tokeniser of the released video-text models: c4_en, 64 tokens.
 
-    `path` is its file; without one it is fetched once, to $XDG_CACHE_HOME/vplib (~/.cache/vplib). Raises ValueError when
-    it is not there and cannot be fetched (HF_HUB_OFFLINE=1 forbids it, as for weights), or is another vocabulary.
+    `path` is its file; without one it is fetched once, to $XDG_CACHE_HOME/vplib (~/.cache/vplib).
+    Raises ValueError when it is not there and cannot be fetched (HF_HUB_OFFLINE=1 forbids it, as
+    for weights), or is another vocabulary, and FileError when it cannot be stored.
     """
     if path is None:
-        path = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vplib" / "c4_en.model"
+        path = (
+            Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            / "vplib"
+            / "c4_en.model"
+        )
         if not path.is_file():
             _fetch(RELEASED, path)
     try:
         tokenizer = Tokenizer(Path(path), RELEASED_LENGTH)
-    except (RuntimeError, OSError):
-        raise ValueError(f"{path} is no SentencePiece model: give the path of the file {RELEASED}") from None
+    except (ValueError, FileNotFoundError):
+        raise ValueError(
+            f"{path} is no SentencePiece model: give the path of the file {RELEASED}"
+        ) from None
     if tokenizer.size != RELEASED_SIZE:
-        raise ValueError(f"{path} is not the vocabulary c4_en: it has {tokenizer.size:,} pieces instead of "
-                         f"{RELEASED_SIZE:,}; give the path of the file {RELEASED}")
+        raise ValueError(
+            f"{path} is not the vocabulary c4_en: it has {tokenizer.size:,} pieces instead of "
+            f"{RELEASED_SIZE:,}; give the path of the file {RELEASED}"
+        )
     return tokenizer
 
 
@@ -94,9 +181,9 @@ def _fetch(url: str, path: Path) -> None:
         with urllib.request.urlopen(url, timeout=30) as response:
             content = response.read()
     except (OSError, http.client.HTTPException) as error:  # the latter: cut short
-        raise ValueError(f"the tokeniser c4_en is not at {path} and cannot be fetched ({error}): give the path of the file "
-                         f"{url}") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+        raise ValueError(
+            f"the tokeniser c4_en is not at {path} and cannot be fetched ({error}): "
+            f"give the path of the file {url}"
+        ) from None
+    files.folder(path.parent)
+    files.write(path, content)

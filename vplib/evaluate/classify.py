@@ -1,30 +1,20 @@
-"""A classifier of one's own videos on a frozen encoder: look at them, draw shots, fold the probe, save, open, predict."""
+"""A classifier of one's own videos on a frozen encoder: draw shots, train probes, merge, save, open, classify."""
 
 import json
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
-from vplib.data import pipeline, shards
-from vplib.data.sources import SourceError
-from vplib.data.video import VideoError
+from vplib import files
+from vplib.evaluate import features, heads
 from vplib.evaluate.heads import Probe
 from vplib.model import checkpoints
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
-
-
-@runtime_checkable
-class Originals(Protocol):
-    """Labelled videos: `original(i)` is a file, or its bytes, and a dictionary with `file_name` and whatever is known."""
-
-    def __len__(self) -> int: ...
-
-    def original(self, index: int) -> tuple[bytes | Path, dict]: ...
+from vplib.progress import Progress
 
 
 def view(encoder: VideoEncoder) -> dict[str, int]:
@@ -35,53 +25,15 @@ def view(encoder: VideoEncoder) -> dict[str, int]:
     }
 
 
-def heads(encoder: VideoEncoder) -> int:
+def attention_heads(encoder: VideoEncoder) -> int:
     """Attention heads of a block; the released classifier pools with as many."""
-    return encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query.w.shape[
-        2
-    ]  # layers D K H
+    query = encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query
+    return query.w.shape[2]  # layers D K H
 
 
-def frozen_tokens(
-    encoder: VideoEncoder,
-    source: Originals,
-    *,
-    batch: int,
-    max_skipped_fraction: float,
-    report: Path,
-    progress=None,
-) -> tuple[Float16[np.ndarray, "C S D"], list[dict], list[dict]]:
-    """Tokens of every video of `source` that can be read, what is known of each, and the {file, reason} of the others.
-
-    Videos are read one by one and never kept; the tokens are, in half precision (2 S D bytes a clip).
-    `progress.update(clips, skipped=...)` is called after each batch. What was left out is written to `report`.
-
-    Raises SourceError if more than `max_skipped_fraction` of the videos cannot be used, or none is left.
-    """
-    seen, metas, skipped, videos = view(encoder), [], [], []
-    places, width = encoder.grid**2, encoder.temporal_ln.scale.shape[0]
-    tokens, done = np.empty((len(source), seen["frames"] * places, width), np.float16), 0
-    for index in range(len(source)):
-        try:
-            original, meta = source.original(index)
-            videos.append(pipeline.watch(original, name=meta["file_name"], **seen))
-            metas.append(meta)
-        except VideoError as error:
-            skipped.append({"file": error.name, "reason": error.problem})
-        if len(videos) == batch or (videos and index == len(source) - 1):
-            full = np.stack(videos + videos[-1:] * (batch - len(videos)))  # one shape, one compile
-            tokens[done : done + len(videos)] = np.asarray(_tokens(encoder, full))[: len(videos)]
-            done, videos = done + len(videos), []
-            if progress is not None:
-                progress.update(index + 1, skipped=len(skipped))
-    shards.write_skipped(report, skipped)
-    if len(skipped) > max_skipped_fraction * len(source) or not done:
-        raise SourceError(
-            f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is {max_skipped_fraction:g} "
-            f"(first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files listed in {report}, or give "
-            "data.max_skipped_fraction=0.05 tag=again."
-        )
-    return tokens[:done], metas, skipped
+def tokens_of(encoder: VideoEncoder) -> Callable:
+    """As `features.tokens_of`, for an encoder of any size: its weights are an argument of the compiled function."""
+    return partial(_tokens, encoder)
 
 
 @jax.jit
@@ -96,7 +48,33 @@ def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> In
     return np.sort(np.concatenate(drawn))
 
 
-def fold(probe: Probe, encoder: VideoEncoder) -> VideoClassifier:
+def train_probes(
+    tokens: Float16[np.ndarray, "C S D"],
+    labels: Int[np.ndarray, " C"],
+    *,
+    shots: int | None,
+    steps: int,
+    seeds: Sequence[int],
+    epochs: int,
+    batch: int,
+    **recipe,
+) -> list[Probe]:
+    """A probe of each seed, which draws its own `few_shots`, trained for `epochs`, and for `steps` batches at least."""
+    probes = []
+    with Progress(len(seeds), "probes") as progress:
+        for seed in seeds:
+            rows = few_shots(labels, shots, seed)
+            epochs_here = max(epochs, -(-steps // (len(rows) // min(batch, len(rows)))))
+            probes.append(
+                heads.train_probe(
+                    tokens[rows], labels[rows], epochs=epochs_here, batch=batch, seed=seed, **recipe
+                )
+            )
+            progress.update(len(probes))
+    return probes
+
+
+def merge_standardisation(probe: Probe, encoder: VideoEncoder) -> VideoClassifier:
     """Encoder and probe as a released classifier, which knows no standardisation: the same logits.
 
     Keys and values are linear in the tokens, so with w' = w / deviation and b' = b - mean @ w'
@@ -122,12 +100,8 @@ def save(classifier: VideoClassifier, classes: Sequence[str], folder: Path) -> N
     """Write `classifier.npz`, in the released layout, and `classes.json`, the name of each logit."""
     folder = Path(folder)
     checkpoints.save(classifier, folder / "classifier.npz")
-    temporary = folder / "classes.json.tmp"
-    temporary.write_text(
-        json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n",
-        encoding="utf-8",
-    )
-    os.replace(temporary, folder / "classes.json")
+    names = json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n"
+    files.write(folder / "classes.json", names)
 
 
 def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
@@ -156,9 +130,17 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
 
 
 def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
-    """Of each class for one video file. Raises VideoError if it cannot be read."""
-    video = pipeline.watch(Path(path), name=str(path), **view(classifier.encoder))
-    return np.asarray(_probabilities(classifier, video[None]))[0]
+    """Of each class for one video file.
+
+    Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not finite.
+    """
+    video = features.read(Path(path), name=str(path), **view(classifier.encoder))
+    found = np.asarray(_probabilities(classifier, video[None]))[0]
+    if not np.isfinite(found).all():
+        raise checkpoints.CheckpointError(
+            f"{path}: the classifier gives numbers that are not finite: its weights are damaged; run 45_own_classifier again"
+        )
+    return found
 
 
 @jax.jit

@@ -1,64 +1,143 @@
-"""What a frozen model knows: cached tokens, probes with seeds and intervals, zero-shot classes, retrieval."""
+"""What a frozen model makes of videos and texts: features of a whole corpus, a batch of clips at a time."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Array, Float, Int, UInt8
 
-from vplib.data import pipeline
+from vplib.data import pipeline, shards
+from vplib.data.sources import SourceError
 from vplib.data.text import Tokenizer
-from vplib.evaluate import heads, metrics
-from vplib.model.encoders import VideoEncoder, VideoText, normalise, pixels
+from vplib.data.video import VideoError
+from vplib.model import checkpoints
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, normalise, pixels
+from vplib.progress import Progress
 
 
-def clips(folder: Path, **reading) -> tuple[UInt8[np.ndarray, "M T S S 3"], list[str], list[dict]]:
-    """Frames, texts and metas of a whole evaluation corpus; `reading` as `data.once`."""
-    videos, texts, metas = [], [], []
-    for batch, batch_texts, batch_metas in pipeline.once(folder, **reading):
-        videos.append(batch["video"])
-        texts += batch_texts
-        metas += batch_metas
-    return np.concatenate(videos), texts, metas
+@runtime_checkable
+class Originals(Protocol):
+    """Videos: `original(i)` is a file, or its bytes, and a dictionary with `file_name` and whatever is known.
+
+    `shards.Shards`, `sources.FolderSource` and `sources.WebDatasetSource` are such.
+    """
+
+    def __len__(self) -> int: ...
+
+    def original(self, index: int) -> tuple[bytes | Path, dict]: ...
+
+
+class Features(NamedTuple):
+    """What `features` found: a row of each encoder's `values` for every clip that could be read."""
+
+    values: dict[str, np.ndarray]
+    rows: Int[np.ndarray, " C"]  # which clips of the source those are
+    skipped: list[dict]  # {file, reason} of the others
 
 
 def features(
-    encode: Callable, videos: UInt8[np.ndarray, "M T S S 3"], *, batch: int = 64
-) -> np.ndarray:
-    """`encode(video uint8)` of every clip."""
-    run, outputs = jax.jit(encode), []
-    for start in range(0, len(videos), batch):
-        part = videos[start : start + batch]
-        full = np.concatenate(
-            [part, np.repeat(part[-1:], batch - len(part), 0)]
-        )  # one shape, one compile
-        outputs.append(np.asarray(run(full))[: len(part)])
-    return np.concatenate(outputs)
+    encoders: Mapping[str, Callable],
+    source: Originals,
+    *,
+    name: str,
+    out: Path,
+    frames: int,
+    size: int,
+    resolution: int | None = None,
+    batch: int,
+    max_skipped_fraction: float,
+) -> Features:
+    """Features of every clip of `source`, by each of `encoders`, in one pass over the videos.
 
+    An encoder is a compiled function of uint8 clips (B,T,S,S,3), such as `tokens_of` gives. Clips are read as `read`
+    does, `batch` at a time, and never kept. Those that cannot be read are listed in `out/skipped-<name>.csv`.
 
-def labels(metas: list[dict], key: str) -> list[str]:
-    """The label of each clip at a dotted key of its metadata, such as `labels.motion`.
-
-    Raises ValueError naming the first clip that has none.
+    Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is left, and
+    CheckpointError if a feature is not finite.
     """
-    found = []
-    for number, meta in enumerate(metas):
-        value = meta
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value is None:
-            raise ValueError(
-                f"clip {number} ({meta.get('file_name', 'of the world')}) has no {key!r}: add it to every line of "
-                "metadata.jsonl and prepare the corpus again, or leave out probes and data.zero_shot"
-            )
-        found.append(str(value))
-    return found
+    values, rows, skipped, videos = {}, [], [], []
+    report = out / f"skipped-{name}.csv"
+    with Progress(len(source), name) as progress:
+        for index in range(len(source)):
+            try:
+                original, meta = source.original(index)
+                videos.append(
+                    read(
+                        original,
+                        name=meta["file_name"],
+                        frames=frames,
+                        size=size,
+                        resolution=resolution,
+                    )
+                )
+                rows.append(index)
+            except VideoError as error:
+                skipped.append({"file": error.name, "reason": error.problem})
+            if len(videos) == batch or (videos and index == len(source) - 1):
+                full = np.stack(
+                    videos + videos[-1:] * (batch - len(videos))
+                )  # one shape, one compile
+                for encoder, run in encoders.items():
+                    part = np.asarray(run(full))[: len(videos)]
+                    if not np.isfinite(part).all():
+                        raise checkpoints.CheckpointError(
+                            f"{encoder} makes numbers of {name} that are not finite: its weights are damaged or too "
+                            "large for half precision; fetch or train them again"
+                        )
+                    if encoder not in values:
+                        values[encoder] = np.empty((len(source), *part.shape[1:]), part.dtype)
+                    values[encoder][len(rows) - len(videos) : len(rows)] = part
+                videos = []
+            progress.update(index + 1, skipped=len(skipped))
+    if skipped:
+        shards.write_skipped(report, skipped)
+    else:
+        report.unlink(missing_ok=True)  # of an earlier start
+    if len(skipped) > max_skipped_fraction * len(source) or not rows:
+        raise SourceError(
+            f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is {max_skipped_fraction:g} "
+            f"(first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files listed in {report}, or give "
+            "data.max_skipped_fraction=0.05 tag=again."
+        )
+    values = {encoder: found[: len(rows)] for encoder, found in values.items()}
+    return Features(values, np.array(rows), skipped)
+
+
+def read(
+    original: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
+) -> UInt8[np.ndarray, "T S S 3"]:
+    """A model's view of one video: `frames` at evenly spaced moments, the central square of `size` pixels.
+
+    The square is cut out of frames whose shorter side is scaled down to `resolution` pixels, as evaluation corpora are
+    read; without one it is scaled to `size`, up or down: as much as can be seen of one's own videos.
+    """
+    return pipeline.watch(original, name=name, frames=frames, size=size, short=resolution)
+
+
+def metadata(source: Originals) -> list[dict | None]:
+    """What is known of each clip; None where that cannot be read, which `features` reports."""
+    known = []
+    for index in range(len(source)):
+        try:
+            known.append(source.original(index)[1])
+        except VideoError:
+            known.append(None)
+    return known
+
+
+# --- encoders ---------------------------------------------------------------------------------------------------------
+
+
+def encoder_of(model: VideoEncoder | VideoText | VideoClassifier) -> VideoEncoder:
+    """The video part of whatever was loaded."""
+    return getattr(model, "vision_encoder", getattr(model, "encoder", model))
 
 
 def tokens_of(encoder: VideoEncoder) -> Callable:
-    """All tokens of a clip, in half precision to keep caches small."""
-    return lambda video: encoder(pixels(video)).astype("float16")
+    """All tokens of a clip, in half precision (2 S D bytes a clip)."""
+    return jax.jit(lambda video: encoder(pixels(video)).astype("float16"))
 
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
@@ -69,35 +148,50 @@ def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
         still = jax.numpy.broadcast_to(video[:, middle : middle + 1], video.shape)
         return encoder(pixels(still)).astype("float16")
 
-    return encode
+    return jax.jit(encode)
 
 
-def probe_scores(
-    train: tuple[np.ndarray, Int[np.ndarray, " C"]],
-    test: tuple[np.ndarray, Int[np.ndarray, " M"]],
-    *,
-    classes: int,
-    seeds: Iterable[int],
-    **recipe,
-) -> tuple[Float[np.ndarray, "R M"], Int[np.ndarray, "R M"]]:
-    """Hits (0/1) and guesses on the test clips of one probe per seed; `recipe` as `heads.train_probe`."""
-    guesses = []
-    for seed in seeds:
-        probe = heads.train_probe(*train, classes=classes, seed=seed, **recipe)
-        guesses.append(heads.predict(probe, test[0]).argmax(1))
-    guesses = np.stack(guesses)
-    return (guesses == test[1]).astype(float), guesses
+def embeddings_of(model: VideoText) -> Callable:
+    """One vector of unit length a clip."""
+    return jax.jit(lambda video: model.encode_video(pixels(video)))
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
+
+
+def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:
+    """The video-text model of a released name or a file, whose text table has the tokeniser's pieces.
+
+    Raises CheckpointError for weights of another kind or vocabulary.
+    """
+    model = checkpoints.load(weights)
+    if not isinstance(model, VideoText):
+        raise checkpoints.CheckpointError(
+            f"{weights} has no text encoder: give weights=... of a video-text model, such as those of 20_stage1"
+        )
+    pieces = model.text_encoder.token_emb.emb_var.shape[0]
+    if pieces != tokenizer.size:
+        raise checkpoints.CheckpointError(
+            f"{weights} knows {pieces} pieces of text and the vocabulary has {tokenizer.size}: give "
+            "data.tokenizer=<path> of the SentencePiece model that it was trained with"
+        )
+    return model
 
 
 def embed_texts(
     model: VideoText, tokenizer: Tokenizer, texts: list[str], *, batch: int = 128
 ) -> Float[np.ndarray, "Q E"]:
     """Unit-length embeddings of any number of texts."""
-    run, outputs = jax.jit(lambda model, ids, keep: model.encode_text(ids, keep)), []
+    outputs = []
     for i in range(0, len(texts), batch):
         ids, keep = tokenizer(texts[i : i + batch] + [""] * max(0, i + batch - len(texts)))
-        outputs.append(np.asarray(run(model, ids, keep)))
+        outputs.append(np.asarray(_embed_texts(model, ids, keep)))
     return np.concatenate(outputs)[: len(texts)]
+
+
+@jax.jit
+def _embed_texts(model: VideoText, ids: Array, keep: Array) -> Float[Array, "B E"]:
+    return model.encode_text(ids, keep)
 
 
 def class_embeddings(
@@ -110,15 +204,3 @@ def class_embeddings(
     flat = embed_texts(model, tokenizer, [p for group in prompts for p in group])
     ends = np.cumsum([len(group) for group in prompts])[:-1]
     return np.asarray(normalise(jax.numpy.stack([part.mean(0) for part in np.split(flat, ends)])))
-
-
-def retrieval(
-    video: Float[np.ndarray, "M E"], text: Float[np.ndarray, "M E"]
-) -> dict[str, Float[np.ndarray, " M"]]:
-    """Hits of each query: text-to-video and video-to-text recall at 1 and 5."""
-    similarity = text @ video.T
-    return {
-        f"{way}_r{k}": metrics.recall_at(matrix, k)
-        for way, matrix in (("t2v", similarity), ("v2t", similarity.T))
-        for k in (1, 5)
-    }

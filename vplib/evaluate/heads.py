@@ -1,5 +1,6 @@
 """Heads on a frozen backbone: a MAP probe trained on cached tokens."""
 
+from collections.abc import Callable
 from functools import lru_cache, partial
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
 
 from vplib.model.layers import AttentionPool, Dense
 from vplib.train.optimiser import schedule
@@ -43,65 +44,67 @@ class Probe(nnx.Module):
 
 def train_probe(
     tokens: Float[np.ndarray, "C S D"],
-    labels: Int[np.ndarray, " C"],
+    targets: Shaped[np.ndarray, "C ..."],
     *,
     classes: int,
     heads: int,
     epochs: int,
     batch: int,
-    lr: float,
+    learning_rate: float,
     weight_decay: float,
     seed: int,
+    loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Probe:
     """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes for the same seed.
 
-    Raises ValueError when there are fewer clips than one batch or a label is out of range.
+    `loss` takes logits (B, K) and targets: numbers of classes, or what another loss of optax wants. A batch is at most
+    all clips. Raises ValueError if a number of a class is out of range.
     """
-    clips = len(labels)
-    if clips < batch:
+    if targets.dtype.kind == "i" and (targets.min() < 0 or targets.max() >= classes):
         raise ValueError(
-            f"{clips} labelled clips are fewer than one batch: give more clips or probe.batch={max(clips // 2, 1)}"
+            f"targets run from {targets.min()} to {targets.max()} but the probe has {classes} classes"
         )
-    if labels.min() < 0 or labels.max() >= classes:
-        raise ValueError(
-            f"labels run from {labels.min()} to {labels.max()} but the probe has {classes} classes"
-        )
+    clips = len(targets)
+    batch = min(batch, clips)
     sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
     probe = Probe(
         sample.mean((0, 1)), sample.std((0, 1)) + 1e-3, heads, classes, rngs=nnx.Rngs(seed)
     )
     graph, params, fixed = nnx.split(probe, nnx.Param, ...)
     per_epoch = clips // batch
-    tx = _optimiser(lr, epochs * per_epoch, weight_decay)
+    tx = _optimiser(learning_rate, epochs * per_epoch, weight_decay)
     state, rng = tx.init(params), np.random.default_rng(seed)
-    tokens, labels = jnp.asarray(tokens), jnp.asarray(labels)
+    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
     for _ in range(epochs):
         order = rng.permutation(clips)[: per_epoch * batch].reshape(per_epoch, batch)
-        params, state = _epoch(graph, tx, params, state, fixed, tokens, labels, order)
+        params, state = _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order)
     return nnx.merge(graph, params, fixed)
 
 
 @lru_cache
-def _optimiser(lr: float, steps: int, weight_decay: float) -> optax.GradientTransformation:
+def _optimiser(
+    learning_rate: float, steps: int, weight_decay: float
+) -> optax.GradientTransformation:
     """One object a recipe, so that `_epoch` compiles once for all seeds and backbones."""
     return optax.adamw(
-        schedule("cosine", peak=lr, steps=steps, warmup=max(steps // 20, 1)),
+        schedule("cosine", learning_rate=learning_rate, steps=steps, warmup=max(steps // 20, 1)),
         weight_decay=weight_decay,
     )
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _epoch(graph, tx, params, state, fixed, tokens, labels, order):
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order):
     """One pass in the given order (steps, batch): a single dispatch, since a step takes milliseconds."""
 
-    def loss(params, x, y):
-        logits = nnx.merge(graph, params, fixed)(x)
-        return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
+    def mean_loss(params, x, y):
+        return loss(nnx.merge(graph, params, fixed)(x), y).mean()
 
     def step(carry, rows):
         params, state = carry
         updates, state = tx.update(
-            jax.grad(loss)(params, tokens[rows].astype(jnp.float32), labels[rows]), state, params
+            jax.grad(mean_loss)(params, tokens[rows].astype(jnp.float32), targets[rows]),
+            state,
+            params,
         )
         return (optax.apply_updates(params, updates), state), None
 

@@ -44,10 +44,9 @@ def block_order(key: Array, batch: int, grid: int, blocks: int = 12) -> Float[Ar
     return first + jax.random.uniform(k_noise, first.shape)
 
 
-def tube_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> Int[Array, "B T V"]:
+def tube_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> Int[Array, "B V"]:
     """Tube mask: the same random places visible in every frame."""
-    places = random_visible(key, batch, grid * grid, count)
-    return jnp.broadcast_to(places[:, None], (batch, frames, count))
+    return random_visible(key, batch, grid * grid, count)
 
 
 def uniform_visible(
@@ -77,18 +76,22 @@ def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> 
 MASKS = {"bevt": bevt_visible, "tube": tube_visible, "random": uniform_visible}
 
 
-def shuffle_orders(
-    key: Array, batch: int, tokens: int
-) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """An independent uniform permutation for each clip, and its inverse."""
-    order = jax.random.uniform(key, (batch, tokens)).argsort(axis=-1)
-    return order, order.argsort(axis=-1)
+def draw_mask(
+    mask: str, mask_ratio: float, key: Array, *, batch: int, frames: int, grid: int
+) -> Int[Array, "B *R V"]:
+    """Visible places, in increasing order, when `mask` (one of MASKS) hides a share `mask_ratio` of each frame's grid x grid.
+
+    They are (B, T, V), or (B, V) where all frames share them. Raises ValueError for an unknown mask.
+    """
+    if mask not in MASKS:
+        raise ValueError(f"stage2.mask={mask} is unknown: one of {', '.join(MASKS)}")
+    return MASKS[mask](key, batch, frames, grid, visible_count(grid * grid, mask_ratio))
 
 
 def raster_orders(
     visible: Int[Array, "B T V"], tokens: int
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """The permutation that puts [visible tokens, mask tokens] back to raster order (the unshuffled decoder), and its inverse."""
+    """The permutation that puts [visible tokens, mask tokens] back to raster order, and its inverse."""
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
     place = (visible + frame).reshape(b, -1)  # raster index of each visible token
@@ -98,23 +101,27 @@ def raster_orders(
     return inverse.argsort(axis=-1), inverse
 
 
-def partly_shuffled_orders(
-    key: Array, visible: Int[Array, "B T V"], tokens: int, share: Float[Array, ""]
+def shuffle_orders(
+    key: Array, visible: Int[Array, "B T V"], tokens: int, share: float | Float[Array, ""]
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """Raster order in which about a `share` of the slots have exchanged their tokens at random, and its inverse.
+    """The permutation of [visible tokens, mask tokens] for the decoder, drawn for each clip, and its inverse.
 
-    A share of 0 is `raster_orders`; 1 is a uniform permutation, as `shuffle_orders`.
+    In raster order each token has a slot; about a `share` in [0, 1] of the slots exchange their tokens at random. So 0
+    is raster order and 1 a uniform permutation; these two, given as Python numbers, need no partial exchange.
     """
-    raster, _ = raster_orders(visible, tokens)
+    if isinstance(share, float | int) and share == 1:
+        order = jax.random.uniform(key, (len(visible), tokens)).argsort(axis=-1)
+        return order, order.argsort(axis=-1)
+    raster, inverse = raster_orders(visible, tokens)
+    if isinstance(share, float | int) and share == 0:
+        return raster, inverse
     k_moves, k_where = jax.random.split(key)
     moves = jax.random.uniform(k_moves, raster.shape) < share
-    slots = jnp.argsort(
-        ~moves, axis=-1, stable=True
-    )  # those that move, then those that stay, in raster order
+    # Slots that exchange come first, then those that stay, in raster order; so do the tokens that fill them, the former
+    # in random order.
+    slots = jnp.argsort(~moves, axis=-1, stable=True)
     rank = jnp.where(moves, jax.random.uniform(k_where, raster.shape), 1 + jnp.arange(tokens))
-    source = jnp.argsort(
-        rank, axis=-1
-    )  # those that move, at random, then those that stay, in raster order
+    source = jnp.argsort(rank, axis=-1)
     exchange = jnp.take_along_axis(source, jnp.argsort(slots, axis=-1), axis=-1)
     order = jnp.take_along_axis(raster, exchange, axis=-1)
     return order, order.argsort(axis=-1)

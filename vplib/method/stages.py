@@ -10,16 +10,10 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from vplib.method.losses import contrastive, cosine_distance
-from vplib.method.masking import (
-    MASKS,
-    partly_shuffled_orders,
-    random_visible,
-    raster_orders,
-    shuffle_orders,
-    visible_count,
-)
-from vplib.model.encoders import Transformer, VideoEncoder, VideoText, pixels
+from vplib.method.masking import draw_mask, random_visible, shuffle_orders, visible_count
+from vplib.model.encoders import Transformer, VideoEncoder, VideoText, by_frame, pixels
 from vplib.model.layers import AttentionPool, Dense, lecun, permute
+from vplib.model.sizes import Sizes
 
 
 class Stage1(nnx.Module):
@@ -27,42 +21,39 @@ class Stage1(nnx.Module):
 
     def __init__(self, model: VideoText):
         self.model = model
-        self.log_scale = nnx.Param(
-            jnp.log(jnp.float32(1 / 0.07))
-        )  # not a bare float: weakly typed, `fit` would compile thrice
+        # Not a bare float: weakly typed, `fit` would compile thrice.
+        self.log_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
 
 
 def stage1_loss(
     stage: Stage1,
     batch: dict,
     *,
-    drop: float,
+    drop_ratio: float,
+    loss_chunk: int = 0,
     dtype=jnp.float32,
-    chunk: int = 0,
     key: Array,
     step: Int[Array, ""] | int = 0,
 ):
     """InfoNCE of one batch {video uint8 (B,T,H,W,3), ids (B,L), keep (B,L)}, and numbers to log.
 
-    A share `drop` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
+    A share `drop_ratio` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
     are videos of one frame: their time table is cropped rather than interpolated, and they keep all their places (our
-    choice: no other frame could show what is dropped). Nothing depends on `step`, which `fit` gives every loss.
+    choice: no other frame could show what is dropped). `loss_chunk` is the chunk of `contrastive`. Nothing depends on
+    `step`, which `fit` gives every loss.
     """
     video = batch["video"]
     encoder = stage.model.vision_encoder
     tokens = (video.shape[2] // encoder.patch) * (video.shape[3] // encoder.patch)
     image = video.shape[1] == 1
-    visible = (
-        random_visible(key, video.shape[0], tokens, visible_count(tokens, drop))
-        if drop and not image
-        else None
-    )
+    visible = None
+    if drop_ratio and not image:
+        visible = random_visible(key, len(video), tokens, visible_count(tokens, drop_ratio))
     v = stage.model.encode_video(pixels(video, dtype), visible=visible, crop=image)
     t = stage.model.encode_text(batch["ids"], batch["keep"])
-    scale = jnp.exp(
-        jnp.minimum(stage.log_scale[...], jnp.log(100.0))
-    )  # CLIP's ceiling: keeps float32 logits tame
-    loss = contrastive(v, t, scale, chunk=chunk)
+    # CLIP's ceiling keeps float32 logits tame.
+    scale = jnp.exp(jnp.minimum(stage.log_scale[...], jnp.log(100.0)))
+    loss = contrastive(v, t, scale, chunk=loss_chunk)
     hits = ((v @ t.T).argmax(1) == jnp.arange(len(v))).mean()
     return loss, {"batch_r1": hits, "temperature": 1 / scale}
 
@@ -74,50 +65,38 @@ class LocalDecoder(nnx.Module):
     are learnable, factorised over space and time (our choice).
     """
 
-    def __init__(
-        self,
-        *,
-        encoder: int,
-        teacher: int,
-        frames: int,
-        tokens: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp: int,
-        kernel: str = "plain",
-        rngs: nnx.Rngs,
-    ):
+    def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
+        encoder, decoder = sizes.width, sizes.decoder
+        places, frames = sizes.places, sizes.frames
         self.mask_token = nnx.Param(lecun(rngs.params(), (encoder,), encoder))
-        self.spatial_pos_emb = nnx.Param(lecun(rngs.params(), (tokens, encoder), tokens))
+        self.spatial_pos_emb = nnx.Param(lecun(rngs.params(), (places, encoder), places))
         self.temporal_pos_emb = nnx.Param(lecun(rngs.params(), (frames, encoder), frames))
-        self.projector = Dense(encoder, width, rngs=rngs)
-        self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
-        self.output = Dense(width, teacher, rngs=rngs)
+        self.projector = Dense(encoder, decoder.width, rngs=rngs)
+        self.stack = Transformer(
+            decoder.layers, decoder.width, decoder.heads, decoder.mlp, cap=None, rngs=rngs
+        )
+        self.output = Dense(decoder.width, teacher.width, rngs=rngs)
 
     def __call__(
         self,
         seen: Float[Array, "B V D"],
-        visible: Array,
+        visible: Int[Array, "B T N"],
         *,
-        shuffle: bool | float | Float[Array, ""],
+        share: float | Float[Array, ""],
         key: Array,
     ) -> Float[Array, "B S E"]:
         """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order, decode.
 
         Positions mark output slots, not where a token came from: the decoder must place visible tokens by content.
-        Without `shuffle` tokens return to their own places first, as in an ordinary masked autoencoder; a number in
-        [0, 1] is the share of slots that are shuffled, and the rest is in place.
+        `share` of the slots exchange their tokens (see `shuffle_orders`): 1 in the paper, 0 as in an ordinary masked
+        autoencoder, where every token is at its own place.
         """
         b, v, d = seen.shape
         frames, tokens = self.temporal_pos_emb.shape[0], self.spatial_pos_emb.shape[0]
         s = frames * tokens
         fill = jnp.broadcast_to(self.mask_token[...].astype(seen.dtype), (b, s - v, d))
         x = jnp.concatenate([seen, fill], axis=1)  # B S D
-        if isinstance(shuffle, bool):
-            order, inverse = shuffle_orders(key, b, s) if shuffle else raster_orders(visible, s)
-        else:
-            order, inverse = partly_shuffled_orders(key, visible, s, shuffle)
+        order, inverse = shuffle_orders(key, visible, s, share)
         x = permute(x, order, inverse)
         positions = self.temporal_pos_emb[...][:, None] + self.spatial_pos_emb[...]  # T N D
         x = x + positions.reshape(s, d).astype(x.dtype)
@@ -127,54 +106,37 @@ class LocalDecoder(nnx.Module):
 class GlobalDecoder(nnx.Module):
     """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no positions."""
 
-    def __init__(
-        self,
-        *,
-        encoder: int,
-        teacher: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp: int,
-        pool_heads: int,
-        kernel: str = "plain",
-        rngs: nnx.Rngs,
-    ):
-        self.projector = Dense(encoder, width, rngs=rngs)
-        self.stack = Transformer(layers, width, heads, mlp, cap=None, kernel=kernel, rngs=rngs)
-        self.output = Dense(width, teacher, rngs=rngs)
-        self.pool = AttentionPool(teacher, pool_heads, rngs=rngs)
+    def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
+        decoder = sizes.decoder
+        self.projector = Dense(sizes.width, decoder.width, rngs=rngs)
+        self.stack = Transformer(
+            decoder.layers, decoder.width, decoder.heads, decoder.mlp, cap=None, rngs=rngs
+        )
+        self.output = Dense(decoder.width, teacher.width, rngs=rngs)
+        self.pool = AttentionPool(teacher.width, teacher.heads, rngs=rngs)
 
     def __call__(self, seen: Float[Array, "B V D"]) -> Float[Array, "B E"]:
         return self.pool(self.output(self.stack(self.projector(seen))))
 
 
 class Stage2(nnx.Module):
-    """The student encoder with the decoders it trains with; a decoder whose loss is off is not built."""
+    """The student, an encoder of `sizes`, with the decoders it trains with; one whose loss is off is not built."""
 
     def __init__(
         self,
         encoder: VideoEncoder,
+        sizes: Sizes,
         *,
-        teacher_width: int,
-        teacher_heads: int,
-        decoder: dict,
+        teacher: Sizes,
         local_loss: bool,
         global_loss: bool,
         rngs: nnx.Rngs,
     ):
         self.encoder = encoder
-        width, frames = (
-            encoder.temporal_ln.scale.shape[0],
-            encoder.temporal_pos_emb.emb_var.shape[0],
-        )
-        sizes = dict(encoder=width, teacher=teacher_width, kernel=encoder.kernel, **decoder)
         if local_loss:
-            self.local_decoder = LocalDecoder(
-                frames=frames, tokens=encoder.grid**2, **sizes, rngs=rngs
-            )
+            self.local_decoder = LocalDecoder(sizes, teacher, rngs=rngs)
         if global_loss:
-            self.global_decoder = GlobalDecoder(pool_heads=teacher_heads, **sizes, rngs=rngs)
+            self.global_decoder = GlobalDecoder(sizes, teacher, rngs=rngs)
 
 
 def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
@@ -187,51 +149,63 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     return (x / (x.std(1, keepdims=True) + 1e-3)).astype(tokens.dtype)
 
 
-def stage2_loss(
+def distil(
     stage: Stage2,
     batch: dict,
     teacher: VideoText,
     *,
     mask: str,
-    ratio: float,
-    shuffle: bool,
+    mask_ratio: float,
+    shuffle_tokens: bool,
+    shuffle_warmup: int = 0,
     masked_only: bool,
     normalise_targets: bool,
-    shuffle_warmup: int = 0,
     dtype=jnp.float32,
     key: Array,
     step: Int[Array, ""] | int,
-):
+) -> tuple[Float[Array, ""], dict[str, Array], dict[str, Array]]:
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
     (`masked_only` restricts it to masked ones: an ablation). With `normalise_targets` it asks for what tells a clip's
-    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). The share of tokens
-    that `shuffle` moves grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with the whole
-    jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper). Which terms exist is fixed by the
-    decoders of `stage`.
+    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). The share of slots
+    that `shuffle_tokens` shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
+    the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper). Which terms exist is fixed
+    by the decoders of `stage`.
+
+    Returns the loss, numbers to log, and what they compare: the places the student saw, `visible` (B, T, V), its tokens
+    there, `seen` (B, T*V, D), and as far as there are decoders `local` and `local_target` (B, S, E), `masked` (B, S; 1
+    where the student saw nothing), `global` and `global_target` (B, E).
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
-    n = stage.encoder.grid**2
     tokens = jax.lax.stop_gradient(teacher.vision_encoder(video))  # B S E
     k_mask, k_shuffle = jax.random.split(key)
-    visible = MASKS[mask](k_mask, b, t, stage.encoder.grid, visible_count(n, ratio))  # B T V
-    seen = stage.encoder(video, visible=visible)
-    loss, numbers = jnp.zeros(()), {}
+    grid = stage.encoder.grid
+    drawn = draw_mask(mask, mask_ratio, k_mask, batch=b, frames=t, grid=grid)
+    seen, visible = stage.encoder(video, visible=drawn), by_frame(drawn, t)
+    loss, numbers, compared = jnp.zeros(()), {}, {"visible": visible, "seen": seen}
     if hasattr(stage, "local_decoder"):
-        local_target = instance_normalise(tokens) if normalise_targets else tokens
-        if shuffle and shuffle_warmup:
-            shuffle = jnp.minimum(step / shuffle_warmup, 1.0)
-        distance = cosine_distance(
-            stage.local_decoder(seen, visible, shuffle=shuffle, key=k_shuffle), local_target
-        )  # B S
-        hidden = 1 - jax.nn.one_hot(visible, n).sum(2).reshape(b, -1)  # B S
-        masked = (distance * hidden).sum() / hidden.sum()
-        local = masked if masked_only else distance.mean()
-        loss, numbers = loss + local, numbers | {"local": local, "local_masked": masked}
+        target = instance_normalise(tokens) if normalise_targets else tokens
+        share = float(shuffle_tokens)
+        if shuffle_tokens and shuffle_warmup:
+            share = jnp.minimum(step / shuffle_warmup, 1.0)
+        predicted = stage.local_decoder(seen, visible, share=share, key=k_shuffle)
+        distance = cosine_distance(predicted, target)  # B S
+        masked = 1 - jax.nn.one_hot(visible, grid * grid).sum(2).reshape(b, -1)  # B S
+        over_masked = (distance * masked).sum() / masked.sum()
+        local = over_masked if masked_only else distance.mean()
+        loss, numbers = loss + local, numbers | {"local": local, "local_masked": over_masked}
+        compared |= {"local": predicted, "local_target": target, "masked": masked}
     if hasattr(stage, "global_decoder"):
         target = jax.lax.stop_gradient(teacher.pool(tokens))  # B E
-        whole = cosine_distance(stage.global_decoder(seen), target).mean()
+        predicted = stage.global_decoder(seen)
+        whole = cosine_distance(predicted, target).mean()
         loss, numbers = loss + whole, numbers | {"global": whole}
-    return loss, numbers
+        compared |= {"global": predicted, "global_target": target}
+    return loss, numbers, compared
+
+
+def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, **settings):
+    """The loss of `distil`, and its numbers to log."""
+    return distil(stage, batch, teacher, **settings)[:2]

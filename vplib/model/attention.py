@@ -23,8 +23,8 @@ def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
-def lean(f: Callable) -> Callable:
-    """`f`; on accelerators, its backward pass may compute the values inside `f` again instead of keeping them for every layer.
+def remat_on_accelerators(f: Callable) -> Callable:
+    """`f`, whose backward pass may on accelerators compute the values inside `f` again instead of keeping them.
 
     For elementwise work and plain attention: reading those values, in float32, can take an accelerator longer than computing them.
     Outside a scan XLA decides: unrolled, on a GPU, it kept the logits of plain attention (LOG.md). It pays on CPU too, but changes
@@ -68,7 +68,7 @@ def attend(
         return KERNELS[kernel](q, k, v, cap)
     logits = 4 * heads * queries * k.shape[-2]  # bytes a sequence
     if mask is not None or logits <= LOGITS:
-        return lean(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
+        return remat_on_accelerators(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
     count = next(
         n
         for n in range(1, queries + 1)
@@ -165,7 +165,7 @@ KERNELS = {
 }  # values of hardware.attention, beside plain
 
 
-class Heads(nnx.Module):
+class HeadProjection(nnx.Module):
     """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or (D,)."""
 
     def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
@@ -187,7 +187,7 @@ class PerDimScale(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; biases everywhere; queries scaled by head_dim^-0.5.
+    """Multi-head attention; biases everywhere; queries scaled by head_dim^-0.5; `kernel` is that of `attend`.
 
     The attention pooler borrows the projections, with a learnable `scale` a dimension and its own `inner` width (that
     of all heads together; the released video-text pooler uses four times the model width).
@@ -201,25 +201,28 @@ class Attention(nnx.Module):
         inner: int | None = None,
         scale: bool = False,
         cap: float | None = None,
-        kernel: str = "plain",
         rngs: nnx.Rngs,
     ):
         size = (inner or width) // heads
-        self.query = Heads(width, heads, size, rngs=rngs)
-        self.key = Heads(width, heads, size, rngs=rngs)
-        self.value = Heads(width, heads, size, rngs=rngs)
-        self.post = Heads(width, heads, size, out=True, rngs=rngs)
+        self.query = HeadProjection(width, heads, size, rngs=rngs)
+        self.key = HeadProjection(width, heads, size, rngs=rngs)
+        self.value = HeadProjection(width, heads, size, rngs=rngs)
+        self.post = HeadProjection(width, heads, size, out=True, rngs=rngs)
         if scale:
             self.per_dim_scale = PerDimScale(size)
-        self.cap, self.kernel = cap, kernel
+        self.cap, self.kernel = cap, "plain"
 
     def __call__(
-        self, x: Float[Array, "*A N D"], mask: Bool[Array, "*#A #K #N #M"] | None = None
+        self,
+        x: Float[Array, "*A N D"],
+        mask: Bool[Array, "*#A #K #N #M"] | None = None,
+        *,
+        windowed: bool = False,
     ) -> Float[Array, "*A N D"]:
         """Self-attention, with one fused projection to queries, keys and values.
 
-        With a mask of 3N keys, x is a row of groups (axis -3) of N tokens, and the keys of a group are those of the
-        group before it, its own and the group after it; the mask must shut out what lies beyond the ends.
+        `windowed`: x is a row of windows (axis -3) of N tokens, and a window's 3N keys are those of the window before
+        it, its own and those of the window after it; `mask` must shut out what lies beyond the ends.
         """
         width, heads, size = self.query.w.shape
         parts = (self.query, self.key, self.value)
@@ -227,7 +230,7 @@ class Attention(nnx.Module):
         b = jnp.concatenate([part.b[...].reshape(-1) for part in parts])
         y = affine(x, w, b).reshape(*x.shape[:-1], 3, heads, size)
         q, k, v = (jnp.swapaxes(y[..., i, :, :], -2, -3) for i in range(3))  # each A K N H
-        if mask is not None and mask.shape[-1] == 3 * x.shape[-2]:
+        if windowed:
             k, v = (
                 jnp.concatenate([jnp.roll(z, 1, axis=-4), z, jnp.roll(z, -1, axis=-4)], axis=-2)
                 for z in (k, v)

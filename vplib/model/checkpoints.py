@@ -4,9 +4,11 @@
 """
 
 import hashlib
-import os
+import io
+import re
 import zipfile
-from math import isqrt
+from dataclasses import asdict, replace
+from math import isqrt, prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,10 +19,12 @@ import yaml
 from flax import nnx
 from jax.experimental import multihost_utils
 
-from vplib import paths
-from vplib.model.encoders import VISION, VideoClassifier, VideoEncoder, VideoText
+from vplib import files, paths
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
+from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
+PACKED = 16  # times its own size is the most that a file of weights unpacks to
 
 
 class Released(NamedTuple):
@@ -75,41 +79,139 @@ def _whole(value) -> np.ndarray:
 
 
 def save(model: nnx.Module, path: Path) -> None:
-    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes."""
+    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes.
+
+    Raises CheckpointError for weights that are not finite, FileError if the file cannot be written.
+    """
     weights, path = flatten(model), Path(path)  # every process takes part in the gathering
     if jax.process_index():
         return  # the first process of a pod writes
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open(
-        "wb"
-    ) as file:  # a file of today has the bytes of one of tomorrow: savez stamps no time
+    _finite(weights, path)
+    files.folder(path.parent)
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        # a file of today has the bytes of one of tomorrow: savez stamps no time
         np.savez(
             file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())}
         )
-    os.replace(temporary, path)
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weights file. Raises CheckpointError when it is missing, truncated or not a weights file."""
+    """All arrays of a weights file, whose headers are read first: what they promise must be in the file.
+
+    Raises CheckpointError when it is missing, something else, damaged, or holds other than finite numbers.
+    """
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(
             f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file"
         )
     try:
+        with path.open("rb") as file:
+            start = file.read(512)
+        if not zipfile.is_zipfile(path) and (found := _kind(start)):
+            raise CheckpointError(f"{path} is {found[0]}, not an .npz file of weights: {found[1]}")
+        with zipfile.ZipFile(path) as archive:
+            _headers(archive, path)
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (
-        ValueError,
-        TypeError,
-        OSError,
-        zipfile.BadZipFile,
-        EOFError,
-    ) as error:  # TypeError: an .npy file
+            weights = {name: archive[name] for name in archive.files}
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever zip, zlib or NumPy make of damaged bytes
+        why = str(error) or type(error).__name__
         raise CheckpointError(
-            f"{path} is not a readable weights file ({error}): it may be cut short; fetch or train it again"
+            f"{path} is not a readable weights file ({why}): it may be cut short; fetch or train it again"
         ) from None
+    _finite(weights, path)
+    return weights
+
+
+_KINDS = (  # how a file begins, what it is, what to do; the first that fits
+    (rb"version https://git-lfs", "a Git LFS pointer", "fetch what it points to with git lfs pull"),
+    (
+        rb".{4}\0{4}\{",
+        "a safetensors file",
+        "save its arrays with numpy.savez under the released names",
+    ),
+    (rb"\x80[\x02-\x05]", "a pickle", "save its arrays with numpy.savez, where you trust it"),
+    (rb"\x93NUMPY", "a single NumPy array", "give the .npz file with all arrays"),
+    (rb"\x89HDF\r\n", "an HDF5 file", "save its arrays with numpy.savez"),
+    (
+        rb"\x1f\x8b|BZh|\xfd7zXZ|\x28\xb5\x2f\xfd|7z\xbc\xaf|.{257}ustar",
+        "packed",
+        "unpack it first",
+    ),
+    (rb"\s*<", "a web page", "fetch the file itself, not the page about it"),
+    (rb"\s*[\[{]", "a JSON text", "give the file with the arrays"),
+    (rb"$", "empty", "fetch or train it again"),
+)
+
+
+def _kind(start: bytes) -> tuple[str, str] | None:
+    """What a file that begins so is, and what to do with it."""
+    start = start.removeprefix(b"\xef\xbb\xbf")
+    known = (kind for kind in _KINDS if re.match(kind[0], start, re.DOTALL))
+    return next(((what, advice) for _, what, advice in known), None)
+
+
+def _headers(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises CheckpointError for an archive whose headers promise what weights do not have or the file does not hold."""
+    members = archive.infolist()
+    if any(member.filename.endswith("data.pkl") for member in members):
+        raise CheckpointError(
+            f"{path} is a PyTorch file, not an .npz file of weights: save its arrays with numpy.savez "
+            "under the released names"
+        )
+    stored, held = sum(member.file_size for member in members), path.stat().st_size
+    if stored > max(PACKED * held, 2**26):
+        raise CheckpointError(
+            f"{path} would unpack to {stored / 1e9:.1f} GB from {held / 1e6:.1f} MB, which no weights do: "
+            "fetch or train it again"
+        )
+    for member in members:
+        if not member.filename.endswith(".npy"):
+            raise CheckpointError(
+                f"{path} holds {member.filename}, which is no array: give an .npz file in the released layout"
+            )
+        name = member.filename.removesuffix(".npy")
+        with archive.open(member) as file:
+            shape, dtype, start = _header(file)
+        if dtype.kind not in "fiub" or dtype.itemsize > 8 or not dtype.isnative:
+            what = "Python objects" if dtype.hasobject else f"numbers of type {dtype.str}"
+            raise CheckpointError(
+                f"{path} holds {what} in {name}: save it as little-endian float32 or float16"
+            )
+        if start + prod(shape) * dtype.itemsize != member.file_size:
+            raise CheckpointError(
+                f"{path} is damaged: {name} should be of shape {shape}, and {member.file_size} bytes "
+                "are not that; fetch or train it again"
+            )
+
+
+def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, int]:
+    """Shape and type of the .npy array that begins here, and where its values begin. Reads 10 kB at most."""
+    start = file.read(12)
+    if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2):
+        raise ValueError("an array has no header")
+    first, length = (10, start[8:10]) if start[6] == 1 else (12, start[8:12])
+    length = int.from_bytes(length, "little")
+    if length > 10_000:
+        raise ValueError("an array's header is too long")
+    whole = io.BytesIO(start[8:] + file.read(first + length - 12))
+    read_header = (
+        np.lib.format.read_array_header_1_0
+        if start[6] == 1
+        else np.lib.format.read_array_header_2_0
+    )
+    shape, _, dtype = read_header(whole)
+    return shape, dtype, first + length
+
+
+def _finite(weights: dict[str, np.ndarray], path: Path) -> None:
+    for name, value in weights.items():
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+            raise CheckpointError(
+                f"the weights of {path} are not finite ({name}): train them again, with a lower learning rate"
+            )
 
 
 def digest(weights: dict[str, np.ndarray]) -> str:
@@ -141,14 +243,16 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     released = RELEASED[names[str(name)]]
     path = _fetch(released, str(name))
     weights = read(path)
-    found, wanted = infer(weights, name=path), sizes(released)
+    found, wanted = infer(weights, name=path), sizes_of(released)
     count = sum(value.size for value in weights.values())
-    if found != wanted or count != released.parameters:
-        differ = [
-            f"{key} is {found.get(key)} instead of {wanted.get(key)}"
-            for key in sorted({*found, *wanted})
-            if found.get(key) != wanted.get(key)
-        ] + [f"{count:,} parameters instead of {released.parameters:,}"]
+    differ = [
+        f"{key} is {value} instead of {getattr(wanted, key)}"
+        for key, value in asdict(found).items()
+        if value and value != getattr(wanted, key)  # 0: the arrays do not show it
+    ]
+    if count != released.parameters:
+        differ.append(f"{count:,} parameters instead of {released.parameters:,}")
+    if differ:
         raise CheckpointError(
             f"{path} is not {name} ({differ[0]}): delete this file and load again"
         )
@@ -169,7 +273,10 @@ def _fetch(released: Released, name: str) -> str:
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
-        return hf_hub_download(repository, file)
+        with files.explained(Path(constants.HF_HUB_CACHE)):
+            return hf_hub_download(repository, file)
+    except files.FileError:
+        raise
     except (OSError, EntryNotFoundError) as error:
         if constants.HF_HUB_OFFLINE:
             raise CheckpointError(
@@ -183,36 +290,35 @@ def _fetch(released: Released, name: str) -> str:
         ) from None
 
 
-def sizes(released: Released) -> dict[str, int | str]:
-    """The sizes of a released model: what `infer` must find in its file."""
-    chosen = yaml.safe_load((paths.CONF / "model" / f"{released.sizes}.yaml").read_text())
-    wanted = {key: chosen[key] for key in VISION}
-    if released.sizes.startswith("lvt"):
-        wanted |= {key: chosen[key] for key in ("text_layers", "aux_layers", "pooler_inner")}
-        wanted |= {
-            "text_mlp": 4 * chosen["width"],
-            "text_norm": chosen.get("text_norm", "pre"),
-            "vocabulary": VOCABULARY,
-        }
-    return wanted
+def sizes_of(released: Released) -> Sizes:
+    """The sizes of a released model: a video encoder, or a video-text model (LvT) with the released vocabulary."""
+    file = paths.CONF / "model" / f"{released.sizes}.yaml"
+    pieces = VOCABULARY if released.sizes.startswith("lvt") else 0
+    return Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")), vocabulary=pieces)
 
 
-def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[str, int | str]:
-    """The sizes of the model that the arrays are of, under the names of `conf/model`; `vocabulary` and `text_mlp` if it
-    has a text encoder, `classes` if it is a classifier. Raises CheckpointError when an array that says so is missing.
+def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes:
+    """The sizes of the model that the arrays are of: `vocabulary` says that it has a text encoder, `classes` that it is a
+    classifier. Raises CheckpointError when an array that says a size is missing or empty.
     """
+
+    def refuse(why: str) -> CheckpointError:
+        return CheckpointError(
+            f"{name} holds no VideoPrism model: {why}; give a file in the released layout"
+        )
 
     def shape(key: str, axes: int) -> tuple[int, ...]:
         value = weights.get(f"params/{key}")
         if value is None or value.ndim != axes:
-            raise CheckpointError(
-                f"{name} holds no VideoPrism model: it has no array params/{key} of {axes} axes; "
-                "give a file in the released layout"
-            )
+            raise refuse(f"it has no array params/{key} of {axes} axes")
+        if 0 in value.shape:
+            raise refuse(f"its array params/{key} is empty, of shape {value.shape}")
         return value.shape
 
     def stack(key: str) -> dict[str, int]:
-        layers, _, heads, _ = shape(f"{key}/x_layers/self_attention/query/w", 4)
+        layers, _, heads, size = shape(f"{key}/x_layers/self_attention/query/w", 4)
+        if heads * size != width:
+            raise refuse(f"{heads} heads of size {size} in params/{key} are not {width} wide")
         return {
             "layers": layers,
             "heads": heads,
@@ -225,38 +331,38 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> dict[
     places = shape(f"{root}spatial_pos_emb/emb_var", 2)[0]
     patch, grid = isqrt(values // 3), isqrt(places)
     if 3 * patch**2 != values or grid**2 != places:
-        raise CheckpointError(
-            f"{name} is of another model: patches of {values} values and tables of {places} places are "
-            "not those of square RGB patches in square frames"
+        raise refuse(
+            f"patches of {values} values and tables of {places} places are not those of square RGB "
+            "patches in square frames"
         )
     space = stack(f"{root}spatial_encoder/transformers_stack")
-    found = {
-        "patch": patch,
-        "size": grid * patch,
-        "frames": shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
-        "width": width,
-        "spatial_layers": space["layers"],
-        "heads": space["heads"],
-        "mlp": space["mlp"],
-        "temporal_layers": stack(f"{root}temporal_encoder/transformers_stack")["layers"],
-    }
-    if root == "vision_encoder/":
-        text = stack("text_encoder/unimodal_transformer")
-        _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
-        hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
-        found |= {
-            "text_layers": text["layers"],
-            "text_mlp": text["mlp"],
-            "text_norm": "primer_hybrid" if hybrid else "pre",
-            "vocabulary": shape("text_encoder/token_emb/emb_var", 2)[0],
-            "pooler_inner": heads * size,
-            "aux_layers": stack("auxiliary_encoder/transformers_stack")["layers"]
-            if "auxiliary_encoder" in starts
-            else 0,
-        }
-    elif root:
-        found["classes"] = shape("projection/linear/kernel", 2)[1]
-    return found
+    found = Sizes(
+        size=grid * patch,
+        patch=patch,
+        frames=shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
+        width=width,
+        spatial_layers=space["layers"],
+        temporal_layers=stack(f"{root}temporal_encoder/transformers_stack")["layers"],
+        heads=space["heads"],
+        mlp=space["mlp"],
+    )
+    if root == "encoder/":
+        return replace(found, classes=shape("projection/linear/kernel", 2)[1])
+    if not root:
+        return found
+    _, heads, size = shape("contrastive_vision_pooler/pooling_attention/query/w", 3)
+    if heads != found.heads:
+        raise refuse(f"its pooler has {heads} heads and its encoder {found.heads}")
+    hybrid = "params/text_encoder/unimodal_transformer/x_layers/pre_layer_norm/scale" in weights
+    more = "auxiliary_encoder" in starts
+    return replace(
+        found,
+        text_layers=stack("text_encoder/unimodal_transformer")["layers"],
+        text_norm="primer_hybrid" if hybrid else "pre",
+        aux_layers=stack("auxiliary_encoder/transformers_stack")["layers"] if more else 0,
+        pooler_inner=heads * size,
+        vocabulary=shape("text_encoder/token_emb/emb_var", 2)[0],
+    )
 
 
 def build(
@@ -283,30 +389,10 @@ def build(
     return model
 
 
-def shapes(found: dict[str, int | str]) -> VideoEncoder | VideoText | VideoClassifier:
-    """A model of these sizes (as `infer` and `sizes` give them) whose parameters are shapes: nothing is initialised."""
-    vision = {key: found[key] for key in VISION}
-
-    def make() -> nnx.Module:
-        if "vocabulary" in found:
-            text = dict(
-                vocabulary=found["vocabulary"],
-                layers=found["text_layers"],
-                mlp=found["text_mlp"],
-                norm=found["text_norm"],
-            )
-            return VideoText(
-                vision=vision,
-                text=text,
-                aux_layers=found["aux_layers"],
-                pooler_inner=found["pooler_inner"],
-                rngs=nnx.Rngs(0),
-            )
-        if "classes" in found:
-            return VideoClassifier(vision=vision, classes=found["classes"], rngs=nnx.Rngs(0))
-        return VideoEncoder(**vision, rngs=nnx.Rngs(0))
-
-    return nnx.eval_shape(make)
+def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
+    """A model of these sizes (as `infer` gives them) whose parameters are shapes: nothing is initialised."""
+    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
+    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
 
 def assign(

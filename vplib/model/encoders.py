@@ -3,14 +3,14 @@
 Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism (arXiv:2402.13217) section 2.
 """
 
-from collections.abc import Mapping
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from vplib.model.attention import Attention
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
+from vplib.model.sizes import Sizes
 
 SHORT = 256  # tokens among which one masked attention costs no more than sorting (CPU, model=tiny: LOG.md)
 
@@ -18,13 +18,19 @@ SHORT = 256  # tokens among which one masked attention costs no more than sortin
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
     """Non-overlapping square patches in row-major order, each flattened as (row, column, channel).
 
-    Raises ValueError when height or width is not a multiple of `patch`.
+    Raises ValueError for other axes than these and when height or width is not a multiple of `patch`.
     """
+    if video.ndim != 5 or video.shape[-1] != 3 or 0 in video.shape:
+        raise ValueError(
+            f"a video of shape {video.shape} is none of axes (clips, frames, height, width, 3 colours): "
+            "move, add or repeat axes until it is"
+        )
     b, t, h, w, c = video.shape
     if h % patch or w % patch:
+        height, width = (max(side // patch, 1) * patch for side in (h, w))
         raise ValueError(
             f"video frames of {h}x{w} pixels do not divide into {patch}-pixel patches: "
-            f"resize to multiples of {patch}, for example {h // patch * patch}x{w // patch * patch}"
+            f"resize to multiples of {patch}, for example {height}x{width}"
         )
     x = video.reshape(b, t, h // patch, patch, w // patch, patch, c)
     return x.transpose(0, 1, 2, 4, 3, 5, 6).reshape(
@@ -45,8 +51,15 @@ class Transformer(nnx.Module):
     def __init__(self, *args, **kwargs):
         self.transformers_stack = Stack(*args, **kwargs)
 
-    def __call__(self, x: Array, mask: Array | None = None, keep: Array | None = None) -> Array:
-        return self.transformers_stack(x, mask, keep)
+    def __call__(
+        self,
+        x: Array,
+        mask: Array | None = None,
+        keep: Array | None = None,
+        *,
+        windowed: bool = False,
+    ) -> Array:
+        return self.transformers_stack(x, mask, keep, windowed=windowed)
 
 
 def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | None]:
@@ -54,46 +67,36 @@ def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | No
     return (None, None) if keep is None else (keep[..., None, None, :], keep)
 
 
+def by_frame(visible: Int[Array, "B *R V"], frames: int) -> Int[Array, "B T V"]:
+    """The visible places of each frame; those of a tube (B, V) are the same in all frames."""
+    if visible.ndim == 3:
+        return visible
+    return jnp.broadcast_to(visible[:, None], (len(visible), frames, visible.shape[-1]))
+
+
 class VideoEncoder(nnx.Module):
     """ViViT-style factorised encoder: spatial stack in each frame, LayerNorm, temporal stack at each place, LayerNorm.
 
-    All T x N tokens are kept, time-major. `size` is the training resolution in pixels, `frames` the length of the
-    temporal table; other resolutions and frame counts interpolate the tables bilinearly. `kernel` is that of `layers.attend`.
+    All T x N tokens are kept, time-major. Other resolutions and frame counts than those of `sizes` interpolate the tables
+    of positions bilinearly.
     """
 
-    def __init__(
-        self,
-        *,
-        patch: int,
-        size: int,
-        frames: int,
-        width: int,
-        spatial_layers: int,
-        temporal_layers: int,
-        heads: int,
-        mlp: int,
-        remat: bool = False,
-        kernel: str = "plain",
-        rngs: nnx.Rngs,
-    ):
-        grid = size // patch
-        self.patch_projection = Dense(patch * patch * 3, width, rngs=rngs)
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        width, places, frames = sizes.width, sizes.places, sizes.frames
+        self.patch_projection = Dense(sizes.patch**2 * 3, width, rngs=rngs)
         # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes [0, 1], whose common
         # mean would drown the differences between patches for the first thousands of steps. The graph is unchanged.
         linear = self.patch_projection.linear
         linear.kernel[...] *= 4
         linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
-        self.spatial_pos_emb = Embedding(grid * grid, width, fan_in=grid * grid, rngs=rngs)
-        self.spatial_encoder = Transformer(
-            spatial_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs
-        )
+        self.spatial_pos_emb = Embedding(places, width, fan_in=places, rngs=rngs)
+        block = (width, sizes.heads, sizes.mlp)
+        self.spatial_encoder = Transformer(sizes.spatial_layers, *block, rngs=rngs)
         self.spatial_ln = LayerNorm(width)
         self.temporal_pos_emb = Embedding(frames, width, fan_in=frames, rngs=rngs)
-        self.temporal_encoder = Transformer(
-            temporal_layers, width, heads, mlp, remat=remat, kernel=kernel, rngs=rngs
-        )
+        self.temporal_encoder = Transformer(sizes.temporal_layers, *block, rngs=rngs)
         self.temporal_ln = LayerNorm(width)
-        self.patch, self.grid, self.kernel = patch, grid, kernel
+        self.patch, self.grid = sizes.patch, sizes.grid
 
     def positions(
         self, frames: int, rows: int, columns: int, *, crop: bool = False
@@ -130,28 +133,22 @@ class VideoEncoder(nnx.Module):
         1 marks frames no other frame may attend to. `features` also returns a dictionary, as released, of the spatial
         stack's output: `spatial_features`, of the shape of the tokens.
 
-        Raises ValueError for frames that do not divide into patches.
+        Raises ValueError for other axes and for frames that do not divide into patches.
         """
         x = patchify(video, self.patch)  # B T N P
         b, t, n, _ = x.shape
         rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
         space, time = self.positions(t, rows, columns, crop=crop)
-        place = None
+        place = None if visible is None else by_frame(visible, t)
         if (
-            visible is not None
-        ):  # select raw pixels: needs no gradient, so masking saves the backward pass as well
-            place = (
-                visible
-                if visible.ndim == 3
-                else jnp.broadcast_to(visible[:, None], (b, t, visible.shape[-1]))
-            )
+            place is not None
+        ):  # raw pixels, which need no gradient: the backward pass is spared, too
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
         x = self.patch_projection(x)
         x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
         keep = None if paddings is None else (paddings == 0)[:, :, None]  # B T 1
-        x = self.spatial_encoder(
-            x, *_padding(keep)
-        )  # all tokens of a padded frame are padding: uniform attention
+        # All tokens of a padded frame are padding: uniform attention.
+        x = self.spatial_encoder(x, *_padding(keep))
         x = self.spatial_ln(x)
         spatial = x.reshape(b, -1, x.shape[-1])
 
@@ -174,17 +171,16 @@ class VideoEncoder(nnx.Module):
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
         Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens are sorted by place: those
-        of one place are at most T neighbours, and in groups of T they lie in a token's own group and the two beside it.
-        So attention costs 3T keys a token, not T*V.
+        of one place are at most T neighbours, and in windows of T they lie in a token's own window and the two beside
+        it. So attention costs 3T keys a token, not T*V.
         """
         b, t, v, d = x.shape
         if t * v <= SHORT:
             place, x = place.reshape(b, 1, t * v), x.reshape(b, t * v, d)
             if keep is not None:
                 keep = jnp.repeat(keep, v, axis=1)
-            key = (
-                place if keep is None else jnp.where(keep[:, None], place, -1)
-            )  # a padded frame is no key
+            # A padded frame is no key.
+            key = place if keep is None else jnp.where(keep[:, None], place, -1)
             return self.temporal_encoder(x, place[..., None] == key[:, :, None], keep)
         flat = place.reshape(b, t * v)
         order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
@@ -198,7 +194,7 @@ class VideoEncoder(nnx.Module):
         key = jnp.concatenate([key[:, :-2], key[:, 1:-1], key[:, 2:]], axis=-1)  # B V 3T
         mask = query.reshape(b, v, t)[..., None] == key[:, :, None]  # B V T 3T
         x = permute(x.reshape(b, t * v, d), order, inverse).reshape(b, v, t, d)
-        x = self.temporal_encoder(x, mask[:, :, None], keep)
+        x = self.temporal_encoder(x, mask[:, :, None], keep, windowed=True)
         return permute(x.reshape(b, t * v, d), inverse, order)
 
 
@@ -212,22 +208,18 @@ def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
 class TextEncoder(nnx.Module):
     """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose output is the embedding."""
 
-    def __init__(
-        self,
-        *,
-        vocabulary: int,
-        width: int,
-        layers: int,
-        heads: int,
-        mlp: int,
-        norm: str = "pre",
-        remat: bool = False,
-        rngs: nnx.Rngs,
-    ):
-        self.token_emb = Embedding(vocabulary, width, fan_in=width, rngs=rngs)
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        width = sizes.width
+        self.token_emb = Embedding(sizes.vocabulary, width, fan_in=width, rngs=rngs)
         self.cls_emb = nnx.Param(jax.random.normal(rngs.params(), (1, 1, width)) * width**-0.5)
         self.unimodal_transformer = Stack(
-            layers, width, heads, mlp, activation=jax.nn.relu, norm=norm, remat=remat, rngs=rngs
+            sizes.text_layers,
+            width,
+            sizes.heads,
+            4 * width,
+            activation=jax.nn.relu,
+            norm=sizes.text_norm,
+            rngs=rngs,
         )
         self.unimodal_ln = LayerNorm(width)
 
@@ -235,27 +227,14 @@ class TextEncoder(nnx.Module):
         """Embedding of token ids; `keep` is False at padding. The class token sits after the padding, as released."""
         table = self.token_emb.emb_var[...]
         b, l = ids.shape
-        x = (
-            one_hot_rows(table, ids) if table.shape[0] <= 4096 else table[ids]
-        )  # a big table: a gather is cheaper
+        small = table.shape[0] <= 4096  # of a big table, a gather is cheaper
+        x = one_hot_rows(table, ids) if small else table[ids]
         x = x * table.shape[1] ** 0.5 + sinusoids(l, table.shape[1])
         cls = jnp.broadcast_to(self.cls_emb[...] * table.shape[1] ** 0.5, (b, 1, table.shape[1]))
         x = jnp.concatenate([x, cls], axis=1)  # B L+1 D
         keep = jnp.concatenate([keep, jnp.ones((b, 1), bool)], axis=1)
         mask = jnp.tril(jnp.ones((l + 1, l + 1), bool)) & keep[:, None, None, :]  # B 1 L+1 L+1
         return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
-
-
-VISION = (
-    "patch",
-    "size",
-    "frames",
-    "width",
-    "spatial_layers",
-    "temporal_layers",
-    "heads",
-    "mlp",
-)  # of a conf/model file
 
 
 def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
@@ -267,50 +246,17 @@ def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 class VideoText(nnx.Module):
     """Video encoder, optional auxiliary layers, attention pooler and text encoder; unit-length embeddings, no projections."""
 
-    def __init__(
-        self,
-        *,
-        vision: dict,
-        text: dict,
-        aux_layers: int,
-        pooler_inner: int | None = None,
-        rngs: nnx.Rngs,
-    ):
-        width, heads, mlp = vision["width"], vision["heads"], vision["mlp"]
-        self.vision_encoder = VideoEncoder(**vision, rngs=rngs)
-        if aux_layers:
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        width, heads = sizes.width, sizes.heads
+        self.vision_encoder = VideoEncoder(sizes, rngs=rngs)
+        if sizes.aux_layers:
             self.auxiliary_encoder = Transformer(
-                aux_layers, width, heads, mlp, kernel=vision.get("kernel", "plain"), rngs=rngs
+                sizes.aux_layers, width, heads, sizes.mlp, rngs=rngs
             )
-        self.contrastive_vision_pooler = AttentionPool(width, heads, inner=pooler_inner, rngs=rngs)
-        self.text_encoder = TextEncoder(width=width, heads=heads, **text, rngs=rngs)
-
-    @classmethod
-    def from_sizes(
-        cls,
-        sizes: Mapping,
-        *,
-        vocabulary: int,
-        remat: bool = False,
-        kernel: str = "plain",
-        rngs: nnx.Rngs,
-    ) -> "VideoText":
-        """The model of a `conf/model` file, with a text table of `vocabulary` pieces."""
-        vision = {key: sizes[key] for key in VISION}
-        text = dict(
-            vocabulary=vocabulary,
-            layers=sizes["text_layers"],
-            mlp=4 * sizes["width"],
-            norm=sizes.get("text_norm", "pre"),
-            remat=remat,
+        self.contrastive_vision_pooler = AttentionPool(
+            width, heads, inner=sizes.pooler_inner, rngs=rngs
         )
-        return cls(
-            vision=vision | {"remat": remat, "kernel": kernel},
-            text=text,
-            aux_layers=sizes["aux_layers"],
-            pooler_inner=sizes["pooler_inner"],
-            rngs=rngs,
-        )
+        self.text_encoder = TextEncoder(sizes, rngs=rngs)
 
     def attend(self, tokens: Float[Array, "*A S D"]) -> Float[Array, "*A S D"]:
         """The auxiliary layers, where the model has any."""
@@ -348,10 +294,10 @@ class VideoText(nnx.Module):
 class VideoClassifier(nnx.Module):
     """Video encoder, attention pooler of the model's width, linear layer; under the released names."""
 
-    def __init__(self, *, vision: dict, classes: int, rngs: nnx.Rngs):
-        self.encoder = VideoEncoder(**vision, rngs=rngs)
-        self.atten_pooler = AttentionPool(vision["width"], vision["heads"], rngs=rngs)
-        self.projection = Dense(vision["width"], classes, rngs=rngs)
+    def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
+        self.encoder = VideoEncoder(sizes, rngs=rngs)
+        self.atten_pooler = AttentionPool(sizes.width, sizes.heads, rngs=rngs)
+        self.projection = Dense(sizes.width, sizes.classes, rngs=rngs)
 
     def __call__(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B K"]:
         """Logits; keyword arguments as `VideoEncoder`."""
@@ -366,6 +312,18 @@ class VideoClassifier(nnx.Module):
             "spatiotemporal_features": tokens,
             "global_embeddings": self.atten_pooler(tokens),
         }
+
+
+def configure(model: nnx.Module, *, kernel: str = "plain", remat: bool = False) -> None:
+    """Set how every part of `model` computes, in place; results stay the same.
+
+    `kernel` is that of `attention.attend`; `remat` recomputes each block in the backward pass (see `Stack`).
+    """
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, Attention):
+            module.kernel = kernel
+        if isinstance(module, Stack):
+            module.remat = remat
 
 
 def pixels(video: UInt8[Array, "B T H W 3"], dtype=jnp.float32) -> Float[Array, "B T H W 3"]:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
-from vplib.model.attention import Attention, affine, lean, lecun
+from vplib.model.attention import Attention, affine, lecun, remat_on_accelerators
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
 CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
@@ -34,7 +34,7 @@ class LayerNorm(nnx.Module):
             y = (y - mean) * jax.lax.rsqrt(variance + 1e-6) * (1 + scale) + bias
             return y.astype(x.dtype)
 
-        return lean(norm)(x, self.scale[...], self.bias[...])
+        return remat_on_accelerators(norm)(x, self.scale[...], self.bias[...])
 
 
 class Dense(nnx.Module):
@@ -56,7 +56,7 @@ def gelu(x: Array) -> Array:
         y = x.astype(jnp.float32)
         return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
 
-    return lean(exact)(x)
+    return remat_on_accelerators(exact)(x)
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:
@@ -111,11 +111,10 @@ class Block(nnx.Module):
         activation: Callable = gelu,
         cap: float | None = LOGIT_CAP,
         norm: str = "pre",
-        kernel: str = "plain",
         rngs: nnx.Rngs,
     ):
         add_norms(self, width, norm)
-        self.self_attention = Attention(width, heads, cap=cap, kernel=kernel, rngs=rngs)
+        self.self_attention = Attention(width, heads, cap=cap, rngs=rngs)
         self.ff_layer = FeedForward(width, hidden, activation, norm=norm, rngs=rngs)
 
     def __call__(
@@ -123,8 +122,10 @@ class Block(nnx.Module):
         x: Float[Array, "*A N D"],
         mask: Bool[Array, "*#A #K #N #M"] | None = None,
         keep: Bool[Array, "*#A #N"] | None = None,
+        *,
+        windowed: bool = False,
     ) -> Float[Array, "*A N D"]:
-        x = x + branch(self, lambda y: self.self_attention(y, mask=mask), x)
+        x = x + branch(self, lambda y: self.self_attention(y, mask, windowed=windowed), x)
         return self.ff_layer(x, keep)
 
 
@@ -133,15 +134,14 @@ def in_groups(
     x: Float[Array, "*A N D"],
     mask: Bool[Array, "*#A #K #N #M"] | None,
     keep: Bool[Array, "*#A #N"] | None,
+    windowed: bool,
 ) -> Float[Array, "*A N D"]:
-    """block(x, mask, keep), on CPU for a few sequences at a time.
+    """block(x, mask, keep, windowed=windowed), on CPU for a few sequences at a time.
 
     Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in the cache is a
     third faster at the released base size; accelerators have no such cache and want all the work at once.
     """
-    tied = (
-        2 if mask is None or mask.shape[-1] != 3 * x.shape[-2] else 3
-    )  # axes within which tokens see each other
+    tied = 3 if windowed else 2  # axes within which tokens see each other
     free, inner = x.shape[:-tied], x.shape[-tied:-1]
     count, hidden = math.prod(free), block.ff_layer.ffn_layer1.linear.kernel.shape[-1]
     bytes_each = math.prod(inner) * hidden * x.dtype.itemsize
@@ -149,7 +149,7 @@ def in_groups(
         (g for g in range(1, count) if count % g == 0 and count // g * bytes_each <= CACHE), count
     )
     if groups == 1 or jax.default_backend() != "cpu":
-        return block(x, mask, keep)
+        return block(x, mask, keep, windowed=windowed)
     rows = {"x": x}
     if mask is not None:
         rows["mask"] = jnp.broadcast_to(mask, (*x.shape[:-2], *mask.shape[-3:]))
@@ -159,7 +159,7 @@ def in_groups(
         name: row.reshape(groups, count // groups, *row.shape[len(free) :])
         for name, row in rows.items()
     }
-    return jax.lax.map(lambda row: block(**row), rows).reshape(x.shape)
+    return jax.lax.map(lambda row: block(**row, windowed=windowed), rows).reshape(x.shape)
 
 
 class Stack(nnx.Module):
@@ -176,7 +176,6 @@ class Stack(nnx.Module):
         heads: int,
         hidden: int,
         *,
-        remat: bool = False,
         rngs: nnx.Rngs,
         **block,
     ):
@@ -184,14 +183,17 @@ class Stack(nnx.Module):
         self.x_layers = jax.vmap(
             lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block)
         )(keys)
-        self.remat = remat
+        self.remat = False
 
     def __call__(
         self,
         x: Float[Array, "*A N D"],
         mask: Bool[Array, "*#A #K #N #M"] | None = None,
         keep: Bool[Array, "*#A #N"] | None = None,
+        *,
+        windowed: bool = False,
     ) -> Float[Array, "*A N D"]:
+        """Every block with the same mask, kept tokens and windows, as `Attention` and `FeedForward` take them."""
         accelerated = jax.default_backend() != "cpu"
 
         def step(x, block):
@@ -199,7 +201,7 @@ class Stack(nnx.Module):
             # constraint would gather all activations.
             if accelerated and jax.device_count() == 1:
                 x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
-            return in_groups(block, x, mask, keep), None
+            return in_groups(block, x, mask, keep, windowed), None
 
         unroll = accelerated and not self.remat
         return jax.lax.scan(

@@ -2,77 +2,50 @@
 
 import csv
 import hashlib
-import os
+import io
+import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
+import yaml
 from flax import nnx
 from jax.sharding import Mesh
+from jaxtyping import PyTree
 
-from vplib.model.checkpoints import CheckpointError
+from vplib import code, environment, files
 from vplib.progress import Progress
 from vplib.train import sharding
+from vplib.train.states import Record, States, opened
 
 
 class TrainingError(RuntimeError):
     """Training cannot go on: one sentence with the step, the batch and what to try."""
 
 
-class Log:
-    """Two CSVs that grow by a row: `metrics.csv` (the same bytes on every run) and `speed.csv` (timings); rows after `start` are dropped."""
+def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
+    """A digest of all that decides a training's result: configuration, the shards' manifests, and code.
 
-    def __init__(self, out: Path, start: int):
-        self.files = (
-            [] if jax.process_index() else [out / "metrics.csv", out / "speed.csv"]
-        )  # one process of a pod writes
-        for path in self.files:
-            rows = list(csv.reader(path.open())) if path.exists() and start else []
-            if rows:
-                temporary = path.with_suffix(".tmp")
-                with temporary.open("w", newline="") as file:
-                    csv.writer(file, lineterminator="\n").writerows(
-                        rows[:1] + [r for r in rows[1:] if r and int(r[0]) <= start]
-                    )
-                os.replace(temporary, path)
-            else:
-                path.unlink(missing_ok=True)
-
-    def write(self, step: int, *tables: dict[str, float]):
-        for path, numbers in zip(self.files, tables, strict=bool(self.files)):
-            new = not path.exists()
-            with path.open("a", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                if new:
-                    writer.writerow(["step", *numbers])
-                writer.writerow([step, *(f"{v:.6g}" for v in numbers.values())])
-
-
-def identity(config: str, folders: Iterable[Path]) -> str:
-    """A digest of all that decides a training's result: configuration text, the shards' manifests, the code of the method."""
-    here = Path(__file__).parents[1]
-    code = [
-        here / f"{name}.py"
-        for name in (
-            "model/attention",
-            "model/layers",
-            "model/encoders",
-            "method/masking",
-            "method/losses",
-            "method/stages",
-            "data/pipeline",
-            "data/text",
-            "train/loop",
-            "train/optimiser",
-        )
-    ]
-    digest = hashlib.sha256(config.encode())
-    for path in [*code, *(Path(folder) / "manifest.json" for folder in folders)]:
-        digest.update(path.read_bytes())
+    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its last line break counts
+    as it is (the digest of weights that the training begins with). Of the code, what `fit` and the functions and classes
+    `used` reach counts, without comments and docstrings.
+    """
+    text, _, rest = config.rpartition("\n")
+    values = yaml.safe_load(text) or {}
+    for key in environment.FREE:
+        section, _, name = key.partition(".")
+        if isinstance(values.get(section), dict):
+            values[section].pop(name, None)
+    reached = code.of(fit, *used)
+    digest = hashlib.sha256(json.dumps([values, rest, reached], sort_keys=True).encode())
+    for folder in folders:
+        digest.update((Path(folder) / "manifest.json").read_bytes())
     return digest.hexdigest()
 
 
@@ -91,26 +64,54 @@ def fit(
     every: int = 50,
     checkpoint_every: int = 500,
     title: str = "training",
+    tensorboard: bool = False,
 ) -> nnx.Module:
     """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
 
     `loss_fn(model, batch[, frozen], key=, step=)` returns (loss, numbers to log). `batches` yields dicts of this process's
-    arrays and has get_state/set_state (a Grain iterator); its state, the parameters and the optimiser's state are
-    checkpointed together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
+    arrays and has get_state/set_state (a Grain iterator); its state, the parameters, the optimiser's state and the log
+    are saved together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
     nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
-    steps a second and the share of time in which the device had run out of work and waited for input. A state of
-    another `identity` (of the configuration, the data and the code: see `identity`) is no state to resume: it is
-    removed and training starts afresh.
+    steps a second and the share of time in which the device had run out of work and waited for input; `tensorboard`
+    writes the rows of metrics.csv to `out`/tensorboard as well. A state of another `identity` (of the configuration,
+    the data and the code: see `identity`) is no state to resume: it is kept aside, and training starts afresh.
 
-    Raises TrainingError at the first non-finite loss or gradient, CheckpointError for a state of another model.
+    Raises TrainingError when loss, gradient or parameters are not finite (none of that is saved), CheckpointError for a
+    state of another model, of more steps, or damaged with none before it, FileError if `out` cannot be written or
+    another process trains there.
     """
     if checkpoint_every % every:
         raise ValueError(
             f"checkpoint_every={checkpoint_every} is not a multiple of every={every}: a resumed log would differ"
         )
-    mesh = mesh or sharding.init()
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    mesh, out = mesh or sharding.init(), files.folder(Path(out))
+    update, arrays, trained = _prepared(model, loss_fn, tx, seed, mesh, frozen)
+    with opened(out / "state", doing=title) as states:
+        record = states.newest(identity, steps) or Record(0, identity, {}, {})
+        if record.step:
+            arrays = states.restore(record.step, arrays)
+            _resume(batches, record)
+        events = _events(out / "tensorboard") if tensorboard and not jax.process_index() else None
+        with Log(out, record.tables, events) as log, Progress(steps, title) as progress:
+            progress.update(record.step)
+            step, since = record.step, time.perf_counter()
+            while step < steps:
+                first, step = step, min(step - step % every + every, steps)
+                arrays, rows, waited = _train(update, arrays, batches, mesh, range(first, step))
+                _check(rows, arrays, first, title, states)
+                since, seconds = time.perf_counter(), time.perf_counter() - since
+                means = {name: float(values.mean()) for name, values in rows.items()}
+                log.write(step, means, _speed(waited, seconds, step - first))
+                progress.update(step, **{k: v for k, v in means.items() if k != "grad_norm"})
+                if step % checkpoint_every == 0 or step == steps:
+                    states.save(
+                        Record(step, identity, batches.get_state(), dict(log.tables)), arrays
+                    )
+    return trained(arrays["params"])
+
+
+def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree, Callable]:
+    """The compiled update of one step, its parameters and optimiser's state in their places, and the way back to a model."""
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     params = jax.device_put(
         params, sharding.fsdp(mesh, params), may_alias=False
@@ -137,92 +138,136 @@ def fit(
     update = jax.jit(
         update, donate_argnums=(0, 1), out_shardings=kept
     )  # where they lie is ours to say, not XLA's
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-    with ocp.CheckpointManager((out / "state").absolute(), options=options) as manager:
-        start = manager.latest_step() or 0
-        if (
-            start
-            and manager.restore(start, args=ocp.args.Composite(data=ocp.args.JsonRestore()))[
-                "data"
-            ]["identity"]
-            != identity
-        ):
-            for old in manager.all_steps():
-                manager.delete(old)
-            start = 0
-        if start:
-            state = {"params": params, "opt": opt_state}
-            like = jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+
+    def step_of(arrays, batch, step):
+        with jax.set_mesh(mesh):  # for attention kernels, which XLA cannot split by itself
+            params, opt_state, numbers = update(
+                arrays["params"], arrays["opt"], frozen_state, batch, step
             )
-            try:
-                got = manager.restore(
-                    start,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(like), data=ocp.args.JsonRestore()
-                    ),
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise CheckpointError(
-                    f"the training state in {out / 'state'} is of another model or optimiser "
-                    f"({str(error).splitlines()[0][:200]}): give this run a tag= of its own"
-                ) from None
-            params, opt_state = got["state"]["params"], got["state"]["opt"]
-            batches.set_state(got["data"]["iterator"])
-        log = Log(out, start)
-        with Progress(steps, title) as progress:
-            progress.update(start)
-            waited, since, pending = 0.0, time.perf_counter(), []
-            for step in range(start, steps):
-                before = time.perf_counter()
-                batch = sharding.to_mesh(mesh, next(batches))
-                if (
-                    not pending or pending[-1]["loss"].is_ready()
-                ):  # else the device was still at work: nothing was lost
-                    waited += time.perf_counter() - before
-                with jax.set_mesh(mesh):  # for attention kernels, which XLA cannot split by itself
-                    params, opt_state, numbers = update(
-                        params, opt_state, frozen_state, batch, step
-                    )
-                pending.append(numbers)
-                if (
-                    len(pending) >= 2
-                ):  # wait for the step before this one: keeps one step in flight, no more
-                    jax.block_until_ready(pending[-2])
-                last = step + 1 == steps
-                if (step + 1) % every == 0 or last:
-                    rows = {
-                        k: np.array([float(p[k]) for p in pending if k in p]) for k in pending[-1]
-                    }
-                    bad = ~np.isfinite(rows["loss"]) | ~np.isfinite(rows["grad_norm"])
-                    if bad.any():
-                        at = step + 1 - len(pending) + int(bad.argmax())
-                        raise TrainingError(
-                            f"{title}: loss or gradient is not finite at step {at} (batch {at} of the input order): lower the "
-                            f"learning rate or look at that batch; the last good state is kept in {out / 'state'}"
-                        )
-                    seconds = time.perf_counter() - since
-                    means = {k: float(v.mean()) for k, v in rows.items()}
-                    log.write(
-                        step + 1,
-                        means,
-                        {
-                            "input_wait_fraction": waited / seconds,
-                            "steps_per_second": len(pending) / seconds,
-                        },
-                    )
-                    progress.update(
-                        step + 1, **{k: v for k, v in means.items() if k != "grad_norm"}
-                    )
-                    waited, since, pending = 0.0, time.perf_counter(), []
-                if (step + 1) % checkpoint_every == 0 or last:
-                    manager.save(
-                        step + 1,
-                        args=ocp.args.Composite(
-                            state=ocp.args.StandardSave({"params": params, "opt": opt_state}),
-                            data=ocp.args.JsonSave(
-                                {"iterator": batches.get_state(), "identity": identity}
-                            ),
-                        ),
-                    )
-    return nnx.merge(graph, params, rest)
+        return {"params": params, "opt": opt_state}, numbers
+
+    arrays = {"params": params, "opt": opt_state}
+    return step_of, arrays, lambda params: nnx.merge(graph, params, rest)
+
+
+def _resume(batches: Iterator, record: Record) -> None:
+    """Let `batches` go on after `record.step` of them, also if other workers drew those."""
+    if jax.tree.structure(batches.get_state()) == jax.tree.structure(record.iterator):
+        batches.set_state(record.iterator)
+        return
+    print(f"the input has other workers: drawing {record.step} batches again", file=sys.stderr)
+    for _ in range(record.step):
+        next(batches)
+
+
+def _train(
+    update: Callable, arrays: PyTree, batches: Iterator, mesh: Mesh, steps: range
+) -> tuple[PyTree, dict[str, np.ndarray], float]:
+    """Some steps: the arrays after them, every number of each, and the seconds in which the device had no work."""
+    waited, pending = 0.0, []
+    for step in steps:
+        before = time.perf_counter()
+        batch = sharding.to_mesh(mesh, next(batches))
+        if (
+            not pending or pending[-1]["loss"].is_ready()
+        ):  # else the device was still at work: nothing was lost
+            waited += time.perf_counter() - before
+        arrays, numbers = update(arrays, batch, step)
+        pending.append(numbers)
+        if (
+            len(pending) >= 2
+        ):  # wait for the step before this one: keeps one step in flight, no more
+            jax.block_until_ready(pending[-2])
+    rows = {k: np.array([float(p[k]) for p in pending if k in p]) for k in pending[-1]}
+    return arrays, rows, waited
+
+
+def _check(
+    rows: dict[str, np.ndarray], arrays: PyTree, first: int, title: str, states: States
+) -> None:
+    """Raises TrainingError if a loss or gradient since step `first`, or what is to be saved, is not finite."""
+    bad = ~np.isfinite(rows["loss"]) | ~np.isfinite(rows["grad_norm"])
+    if bad.any():
+        at = first + int(bad.argmax())
+        what = f"loss or gradient is not finite at step {at} (batch {at} of the input order)"
+        advice = "lower the learning rate or look at that batch"
+    elif not _finite(arrays):
+        what = f"parameters are not finite after step {first + len(bad) - 1}"
+        advice = "lower the learning rate"
+    else:
+        return
+    states.wait()
+    left = f"; the last good state is kept in {states.folder}" if states.kept else ""
+    raise TrainingError(f"{title}: {what}: {advice}{left}")
+
+
+@jax.jit
+def _finite(arrays: PyTree) -> jax.Array:
+    floats = [x for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.stack([jnp.isfinite(x).all() for x in floats]).all()
+
+
+def _speed(waited: float, seconds: float, steps: int) -> dict[str, float]:
+    return {"input_wait_fraction": waited / seconds, "steps_per_second": steps / seconds}
+
+
+class Log:
+    """Two CSVs that grow by a row, `metrics.csv` (the same bytes on every run) and `speed.csv` (timings); begun with `tables`.
+
+    `events`, if given, gets the rows of metrics.csv, those of `tables` first.
+    """
+
+    def __init__(self, out: Path, tables: dict[str, str], events=None):
+        self.out, self.events = out, events
+        self.tables = {name: tables.get(name, "") for name in ("metrics.csv", "speed.csv")}
+        if jax.process_index() == 0:  # one process of a pod writes
+            for name, text in self.tables.items():
+                if text:
+                    files.write(out / name, text)
+                else:
+                    (out / name).unlink(missing_ok=True)
+        for row in csv.DictReader(io.StringIO(self.tables["metrics.csv"])):
+            self._event(row)
+
+    def write(self, step: int, metrics: dict[str, float], speed: dict[str, float]) -> None:
+        for name, numbers in zip(self.tables, (metrics, speed), strict=True):
+            row = {"step": str(step)} | {key: f"{value:.6g}" for key, value in numbers.items()}
+            text = io.StringIO(self.tables[name], newline="")
+            text.seek(0, io.SEEK_END)
+            writer = csv.DictWriter(text, row, lineterminator="\n")
+            if not self.tables[name]:
+                writer.writeheader()
+            writer.writerow(row)
+            self.tables[name] = text.getvalue()
+            if jax.process_index() == 0:
+                files.write(self.out / name, self.tables[name])
+            if name == "metrics.csv":
+                self._event(row)
+
+    def _event(self, row: dict[str, str]) -> None:
+        if self.events:
+            for name in set(row) - {"step"}:
+                self.events.add_scalar(name, float(row[name]), int(row["step"]))
+            self.events.flush()
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.events:
+            self.events.close()
+
+
+def _events(folder: Path):
+    """A writer of TensorBoard events in `folder`, which is emptied: the log's rows are written anew."""
+    try:
+        from tensorboardX import SummaryWriter  # here: an extra that few install
+    except ImportError:
+        raise TrainingError(
+            "training curves for TensorBoard need the package tensorboardX: pip install -e '.[tensorboard]', or train "
+            "without them"
+        ) from None
+    with files.explained(folder):
+        if folder.exists():
+            shutil.rmtree(folder)
+        return SummaryWriter(str(folder))

@@ -5,17 +5,24 @@ import optax
 
 
 def schedule(
-    kind: str, *, peak: float, steps: int, warmup: int, end: float = 0.0
+    kind: str,
+    *,
+    learning_rate: float,
+    steps: int,
+    warmup: int,
+    final_learning_rate: float = 0.0,
 ) -> optax.Schedule:
-    """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay to `end`.
+    """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay.
 
     Source: VideoPrism section 3.1 (stage 1 linear; stage 2 cosine from 5e-4 to 1e-5).
     """
-    decay = {
-        "linear": lambda: optax.linear_schedule(peak, end, steps - warmup),
-        "cosine": lambda: optax.cosine_decay_schedule(peak, steps - warmup, alpha=end / peak),
-    }[kind]()
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+    rise = optax.linear_schedule(0.0, learning_rate, warmup)
+    if kind == "linear":
+        fall = optax.linear_schedule(learning_rate, final_learning_rate, steps - warmup)
+    else:
+        share = final_learning_rate / learning_rate
+        fall = optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=share)
+    return optax.join_schedules([rise, fall], [warmup])
 
 
 def optimiser(

@@ -1,18 +1,18 @@
 """A procedural video world whose truth is known: clip i of corpus c is a pure function of (seed, c, i).
 
 Pretraining corpora differ in how their *text* was harvested, as the paper's do (VideoPrism, arXiv:2402.13217, Table 1);
-evaluation families differ in which *scenes* they hold (`vplib.scenes`).
+evaluation families differ in which *scenes* they hold (`vplib.world.scenes`).
 """
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from functools import cache, cached_property
 
 import numpy as np
 from jaxtyping import UInt8
 
+from vplib import code
 from vplib.data import video
 from vplib.data.shards import Clip
 from vplib.world import captions, drawing, scenes
@@ -199,6 +199,11 @@ def distinct(corpus: str, count: int, *, seed: int = 0) -> list[int]:
     return list(chosen.values())
 
 
+@cache
+def _code() -> str:
+    return code.of(clip, distinct, video.encode)
+
+
 @dataclass(frozen=True)
 class WorldSource:
     """A corpus as a source of encoded clips, for `vplib.shards.write`; with `unlike`, clips whose captions all differ."""
@@ -224,10 +229,7 @@ class WorldSource:
     @property
     def fingerprint(self) -> str:
         """Of the arguments and of the code that draws and writes."""
-        code = (Path(module.__file__).read_bytes() for module in (captions, drawing, scenes, video))
-        return hashlib.sha256(
-            b"".join((repr(self).encode(), Path(__file__).read_bytes(), *code))
-        ).hexdigest()[:16]
+        return hashlib.sha256(f"{self!r} {_code()}".encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.count

@@ -1,0 +1,275 @@
+"""Tasks: labels are checked first, heads answer, and every metric gets its interval; four tasks and one of tomorrow."""
+
+from functools import partial
+
+import numpy as np
+import optax
+import pytest
+import toy
+
+from vplib.data import shards
+from vplib.evaluate import features, heads, metrics, tasks
+
+RECIPE = dict(heads=2, epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.01)
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+def metas(*labels) -> list[dict]:
+    return [{"file_name": f"{i}.mp4", "label": label} for i, label in enumerate(labels)]
+
+
+def test_labels_stand_at_dotted_keys_as_text():
+    known = [{"labels": {"motion": "spins"}}, None, {"labels": {"motion": 3}}]
+    assert tasks.labels(known, "labels.motion", name="val") == ["spins", None, "3"]
+
+
+def test_labels_that_differ_in_spaces_only_are_one():
+    found = tasks.labels(
+        metas("a b", " a  b\u00a0", "a\tb\n", "e\u0301", "\u00e9"), "label", name="val"
+    )
+    assert found == ["a b"] * 3 + ["\u00e9"] * 2
+    assert tasks.labels(metas(["b ", "", "a"], []), "label", name="val") == [["b", "a"], []]
+
+
+@pytest.mark.parametrize("wrong", [None, "", " \n", {"a": 1}])
+def test_missing_and_blank_labels_are_counted_and_the_first_is_named(wrong):
+    with pytest.raises(
+        tasks.LabelError,
+        match=r"^val: 2 of 4 clips have no label or a blank one under 'label' \(first: clip 1, 1\.mp4\); add them to .* what is labelled\.$",
+    ):
+        tasks.labels(metas("a", wrong, "b", wrong), "label", name="val")
+
+
+def test_labels_that_nothing_can_be_learned_from_are_one_sentence():
+    kind, names = tasks.TASKS["classification"], ("train", "val")
+    with pytest.raises(tasks.LabelError, match="^train: all 2 clips are of one class, 'a', so "):
+        tasks.split(kind, ["a", None, "a"], ["a", "b"], names)
+    with pytest.raises(
+        tasks.LabelError, match=r"^val: no clip is of a class that train has \(a, b\);"
+    ):
+        tasks.split(kind, ["a", "b"], ["A", None], names)
+    with pytest.raises(tasks.LabelError, match=r"^clip 1 has a list of labels \(a, b\) and a "):
+        tasks.split(kind, ["a", ["a", "b"]], ["a"], names)
+
+
+def test_clips_that_were_not_read_or_are_of_no_trained_class_are_left_out():
+    found = [
+        features.Features({"x": np.arange(2.0)[:, None]}, np.array([0, 2]), []),
+        features.Features({"x": np.arange(3.0)[:, None]}, np.array([1, 2, 3]), []),
+    ]
+    labels = [["b", "lost", "a"], ["a", "b", "new", "a"]]
+    kind, names = tasks.TASKS["classification"], ("train", "val")
+    classes, train, test = tasks.usable(kind, labels, found, names)
+    assert classes == ["a", "b"] and train.targets.tolist() == [1, 0]
+    assert test.targets.tolist() == [1, 0] and test.rows.tolist() == [1, 3]
+    assert test.values["x"].tolist() == [[0], [2]] and train.values["x"] is found[0].values["x"]
+
+
+# --- probes -----------------------------------------------------------------------------------------------------------
+
+
+class Labelled:
+    """Clips whose label, and several of them, tell their colour; those of `toy.Marked` otherwise."""
+
+    def __init__(self, corpus: shards.Shards, labels: list):
+        self.corpus, self.labels, self.read = corpus, labels, 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def original(self, index: int) -> tuple[bytes, dict]:
+        self.read += 1
+        video, meta = self.corpus.original(index)
+        return video, meta | {
+            "label": self.labels[index],
+            "signs": ["late"] * (index > 3) + ["any"],
+        }
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> shards.Shards:
+    return shards.Shards(toy.write(toy.Marked("mine", 3), tmp_path_factory.mktemp("corpus")))
+
+
+def reading(out) -> dict:
+    return dict(frames=3, size=12, resolution=16, batch=4, max_skipped_fraction=0.0, out=out)
+
+
+WHERE = {"train": "train", "test": "val", "label": "label"}
+
+
+def test_probes_of_every_task_on_every_encoder(corpus, tmp_path, monkeypatch):
+    def colour(videos):
+        return (videos.astype(np.float32).mean((2, 3, 4))[..., None] / 255).astype(np.float16)
+
+    def learn(x, y, *, classes, seed, **recipe):  # a class' mean, and a seed that can be told
+        return np.stack([x[y == k].mean((0, 1)) for k in range(classes)]), seed
+
+    def nearest(head, x):
+        return -np.abs(x.mean(1) - head[0][:, 0]).astype(np.float32) - head[1]
+
+    monkeypatch.setitem(
+        tasks.TASKS, "classification", tasks.Task(tasks.TOP1, nearest, tasks.class_numbers, learn)
+    )
+    sources = {
+        part: Labelled(
+            corpus, ["dark", "dark", "dark", "dark", "bright", "bright", "bright", "bright"]
+        )
+        for part in ("train", "val")
+    }
+    encoders = {"sees": colour, "blind": lambda videos: 0 * colour(videos)}
+    wanted = {"light": WHERE, "again": WHERE | {"kind": "classification"}}
+    answers = tasks.probe(
+        wanted, sources, encoders, reading=reading(tmp_path), seeds=range(2), **RECIPE
+    )
+    assert [*answers] == [(e, t) for e in encoders for t in wanted]
+    assert all(
+        source.read == 16 for source in sources.values()
+    )  # what is known, then the clip itself
+    sees, blind = answers["sees", "light"], answers["blind", "light"]
+    assert sees.classes == ["bright", "dark"] and sees.outputs.shape == (2, 8, 2)
+    assert sees.scores().all() and blind.scores().mean() == 0.5 == sees.chance()
+    assert sees.guesses.tolist() == [[1] * 4 + [0] * 4] * 2
+    assert sees.outputs[0, 0, 0] - sees.outputs[1, 0, 0] == 1  # each seed its own head
+    gap = tasks.difference("gap", sees, blind)
+    assert (
+        gap["value"] == 50 and gap["unit"] == "points" and 0 < gap["low"] < 50 < gap["high"] < 100
+    )
+    table = tasks.table(answers)
+    assert [*table.columns] == [
+        "task",
+        "encoder",
+        "top1",
+        "low",
+        "high",
+        "chance",
+        "clips",
+        "seeds",
+    ]
+    assert table["seeds"][0] == [1.0, 1.0] and table["clips"].tolist() == [8] * 4
+
+
+@pytest.mark.parametrize("labels", [["a"] * 8, ["a", "b"] * 3 + [" ", "a"]])
+def test_labels_are_checked_before_anything_is_encoded(corpus, tmp_path, labels):
+    good, encoded = ["a", "b"] * 4, []
+    for train, val in ((labels, good), (good, labels)):
+        sources = {"train": Labelled(corpus, train), "val": Labelled(corpus, val)}
+        if train is good and len({*labels}) == 1:
+            continue  # a test part of one class is no fault
+        with pytest.raises(tasks.LabelError):
+            tasks.probe(
+                {"label": WHERE},
+                sources,
+                {"x": encoded.append},
+                reading=reading(tmp_path),
+                seeds=[0],
+                **RECIPE,
+            )
+    assert not encoded
+
+
+def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
+    corpus, tmp_path, monkeypatch
+):
+    """Several classes a clip and mean average precision: tomorrow's task, made of what is here."""
+
+    def several(labels, classes):
+        return np.ones(len(labels), bool), np.array(
+            [[c in of for c in classes] for of in labels], float
+        )
+
+    def average_precision(outputs, targets):
+        order = np.argsort(-outputs, axis=0)
+        hit = np.take_along_axis(targets, order, 0)
+        precision = hit.cumsum(0) / np.arange(1, len(hit) + 1)[:, None]
+        return float(((precision * hit).sum(0) / hit.sum(0).clip(1)).mean())
+
+    kind = tasks.Task(
+        {"map": tasks.Metric(average_precision, lambda outputs, targets: targets.mean())},
+        heads.predict,
+        several,
+        partial(heads.train_probe, loss=optax.sigmoid_binary_cross_entropy),
+    )
+    monkeypatch.setitem(tasks.TASKS, "several", kind)
+    monkeypatch.setattr(metrics, "bootstrap", partial(metrics.bootstrap, draws=100))
+    sources = {part: Labelled(corpus, ["a", "b"] * 4) for part in ("train", "val")}
+    wanted = {"signs": WHERE | {"label": "signs", "kind": "several"}}
+    encoders = {
+        "x": lambda videos: videos[:, :, :4, :4, 0].reshape(-1, 3, 16).astype(np.float16),
+        "y": lambda videos: videos[:, :, 4:8, :4, 2].reshape(-1, 3, 16).astype(np.float16),
+    }
+    answers = tasks.probe(
+        wanted, sources, encoders, reading=reading(tmp_path), seeds=range(2), **RECIPE
+    )
+    one, other = answers["x", "signs"], answers["y", "signs"]
+    (row,) = tasks.rows("signs_x", one)
+    assert row["name"] == "signs_x_map" and row["low"] <= row["value"] <= row["high"]
+    assert row["value"] == pytest.approx(
+        np.mean([average_precision(outputs, one.targets) for outputs in one.outputs])
+    )
+    assert one.chance() == 0.75
+    same = tasks.difference("none", one, one)
+    assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired: drawn alike
+    assert tasks.difference("gap", one, other)["low"] < tasks.difference("gap", one, other)["high"]
+    assert np.isfinite(tasks.table(answers).query("task == 'signs'")["map"]).all()
+
+
+# --- without training -------------------------------------------------------------------------------------------------
+
+
+def retrieved(texts, clips) -> dict[str, tasks.Answers]:
+    own = np.arange(len(texts))
+    return {
+        way: tasks.answer(tasks.TASKS[way], [texts], clips, own)
+        for way in ("text_to_video", "video_to_text")
+    }
+
+
+def test_retrieval_counts_both_directions():
+    video = np.eye(6, dtype=np.float32)
+    for one in retrieved(video, video).values():
+        assert one.scores("r1").all() and one.scores("r5").all()
+        assert (one.chance("r1"), one.chance("r5")) == (1 / 6, 5 / 6)
+        assert tasks.over_chance("times", one)["value"] == pytest.approx(6)
+    same = np.tile(video[:1], (6, 1))  # all texts describe video 0
+    found = retrieved(same, video)
+    assert found["text_to_video"].scores("r1").tolist() == [[1, 0, 0, 0, 0, 0]]
+    assert not found["video_to_text"].scores("r5").any()
+
+
+def test_three_candidates_are_enough():
+    for one in retrieved(
+        np.eye(3, dtype=np.float32), np.eye(3, dtype=np.float32)[[1, 0, 2]]
+    ).values():
+        assert one.scores("r1").mean() == pytest.approx(1 / 3)
+        assert one.scores("r5").all() and one.chance("r5") == 1
+
+
+def test_zero_shot_takes_the_nearest_name():
+    names = np.eye(3, dtype=np.float32)[:2]
+    clips = np.array([[0.9, 0.1, 0.2], [0.1, 0.2, 0.9], [0.8, 0.9, 0.0]], np.float32)
+    _, truth = tasks.class_numbers(["a", "a", "b"], ["a", "b"])
+    one = tasks.answer(tasks.TASKS["zero_shot"], [names], clips, truth, ["a", "b"])
+    assert one.scores().tolist() == [[1, 0, 1]] and one.chance() == 0.5
+    assert [row["name"] for row in tasks.rows("zero_shot_object", one)] == ["zero_shot_object_top1"]
+
+
+def test_means_over_tasks_stay_paired():
+    """Two tasks, one of which is right where the other is wrong: their mean is one half, surely."""
+    hits = np.random.default_rng(0).integers(2, size=(3, 40))
+    one, other = (
+        tasks.Answers(
+            tasks.TASKS["classification"],
+            np.stack([x, 1 - x], 2).astype(np.float32),
+            np.zeros(40, int),
+        )
+        for x in (hits, 1 - hits)
+    )
+    both = tasks.mean("appearance", [one, other])
+    assert [both[key] for key in ("value", "low", "high")] == pytest.approx([0.5] * 3)
+    assert tasks.row("one", one)["high"] - tasks.row("one", one)["low"] > 0.1
+    assert metrics.interval(one.scores()) == tuple(
+        tasks.row("one", one)[k] for k in ("value", "low", "high")
+    )
