@@ -176,7 +176,7 @@ def test_logarithmic_axes_keep_their_exponents(reports):
 def test_letters_that_no_font_has_are_said_once_and_without_noise(reports, fonts, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for words in ("你好", "好 \x1b[31m", "plain"):
+        for words in ("你好", "好 \x1b[31m", "好", "plain"):
             fig = worded(words)
             figures.save(fig, "60_paper_figures-test", data=EMPTY)
             assert len(shown(fig, words)) == 8
