@@ -176,7 +176,7 @@ def test_logarithmic_axes_keep_their_exponents(reports):
 def test_letters_that_no_font_has_are_said_once_and_without_noise(reports, fonts, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for words in ("你好", "好 \x1b[31m", "plain"):
+        for words in ("你好", "好 \x1b[31m", "好", "plain"):
             fig = worded(words)
             figures.save(fig, "60_paper_figures-test", data=EMPTY)
             assert len(shown(fig, words)) == 8
@@ -267,12 +267,15 @@ def test_intervals_are_drawn_as_given():
     error, *points = ax.collections
     ends = [line[:, 1].tolist() for line in error.get_segments() if len(line)]
     assert ends == [[18, 23], [50, 55]]
-    spots = [spot for point in points for spot in point.get_offsets().tolist()]
+    spots = [spot for point in points for spot in point.get_offsets().round().tolist()]
     assert spots == [[0, 19], [0, 21], [1, 50]]
     assert labels(ax.xaxis) == [*measured()["who"]]
     _, ax = plt.subplots()
     figures.intervals(ax, measured(), x="who", y="mean", low="low", high="high")
     assert len(ax.collections) == 1  # no points of seeds
+    _, ax = plt.subplots()
+    figures.intervals(ax, measured()[:0], x="who", y="mean", low="low", high="high")
+    assert not ax.patches  # data without tasks
 
 
 def test_similarity_bars_mark_the_best_texts():

@@ -168,7 +168,7 @@ def _settle(fig: Figure) -> bool:
     return bool(other)
 
 
-_told: set[str] = set()
+_told: set[str] = set()  # the letters that were named
 
 
 @functools.cache
@@ -177,7 +177,7 @@ def _families(letters: frozenset[str]) -> list[str]:
     found = []
     for start in OTHER_FONTS:
         for family in sorted({font.name for font in font_manager.fontManager.ttflist}):
-            if family.startswith(start) and letters & _letters(family):
+            if letters and family.startswith(start) and letters & _letters(family):
                 found.append(family)
                 letters -= _letters(family)
     return found
@@ -231,7 +231,7 @@ def intervals(
     seeds: str | None = None,
     color: str | Sequence[str] = BLUE,
 ) -> None:
-    """A bar a row with its 95% interval, as given, and a point for every seed.
+    """A bar a row with its 95% interval, as given, and left of it a point for every seed.
 
     x, y, low, high, seeds: columns with the words below a bar, its height, the ends of its interval
     and the list of its seeds' values, in one unit; what is NaN is not drawn.
@@ -244,7 +244,9 @@ def intervals(
     ends = np.stack([height - frame[low], frame[high] - height]).clip(0)
     ax.errorbar(at, height, ends, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
     if seeds:
-        long = pd.DataFrame({"x": at, "y": [*frame[seeds]]}).explode("y").dropna().astype(float)
+        long = (
+            pd.DataFrame({"x": at - 0.18, "y": [*frame[seeds]]}).explode("y").dropna().astype(float)
+        )
         point = dict(size=2, facecolor="none", edgecolor=DARK, linewidth=0.5)
         sns.stripplot(long, x="x", y="y", native_scale=True, jitter=False, **point, ax=ax)
     ax.set_xticks(at, frame[x])
