@@ -147,6 +147,8 @@ class States:
                 f"the training state in {self.folder} is of step {step}, beyond the {steps} steps of this "
                 "run: give this run a tag= of its own"
             )
+        for old in [other for other in found if other < step][1:]:  # left by a kill after a save
+            shutil.rmtree(self._place(old))
         return step
 
     def _fault(self, step: int) -> str | None:
