@@ -105,11 +105,11 @@ def test_videos_are_seen_whole_and_enlarged_to_what_the_encoder_knows(encoder, t
     frames = np.zeros((6, 8, 16, 3), np.uint8)
     frames[..., 4:12, 0] = 255  # the central square, of 8 pixels
     (tmp_path / "a.mp4").write_bytes(video.encode(frames, 6))
-    seen = pipeline.watch(tmp_path / "a.mp4", name="a", **classify.view(encoder))
+    seen = pipeline.read_clip(tmp_path / "a.mp4", name="a", **classify.view(encoder))
     assert (
         seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
     )
-    assert pipeline.watch(tmp_path / "a.mp4", name="a", frames=3, size=4, short=6).shape == (
+    assert pipeline.read_clip(tmp_path / "a.mp4", name="a", frames=3, size=4, resolution=6).shape == (
         3,
         4,
         4,

@@ -299,7 +299,7 @@ def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
         {"ac1": 2.0, "internvid": 1.0},
         frames=3,
         size=12,
-        short=16,
+        resolution=16,
         batch=4,
         mixing="alternating",
         seed=0,

@@ -9,7 +9,7 @@ import toy
 
 from vplib.data import pipeline, text
 
-SIZES = dict(frames=3, size=12, short=16, batch=4, seed=0)
+SIZES = dict(frames=3, size=12, resolution=16, batch=4, seed=0)
 CORPORA = {"first": 0, "second": 1, "images": 2}
 
 
@@ -167,7 +167,7 @@ def test_threads_workers_and_memory_do_not_change_batches(folders, tokenizer):
 
 def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     clip = 6 * 16 * 16 * 3
-    source = pipeline.ClipSource(folders["first"], short=16, tokenizer=None, memory=3 * clip)
+    source = pipeline.ClipSource(folders["first"], resolution=16, tokenizer=None, memory=3 * clip)
     first = [source[index]["frames"] for index in range(8)]
     again = [source[index]["frames"] for index in range(8)]
     assert [a is b for a, b in zip(first, again, strict=True)] == [True] * 3 + [False] * 5
@@ -175,7 +175,7 @@ def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
 
 
 def test_evaluation_reads_every_clip_once_in_order(folders):
-    batches = list(pipeline.once(folders["first"], frames=3, size=12, short=16, batch=3))
+    batches = list(pipeline.once(folders["first"], frames=3, size=12, resolution=16, batch=3))
     assert [len(batch["video"]) for batch, _, _ in batches] == [3, 3, 2]
     videos = np.concatenate([batch["video"] for batch, _, _ in batches])
     assert toy.marks(videos) == [(0, clip) for clip in range(8)]
@@ -189,7 +189,7 @@ def test_evaluation_reads_every_clip_once_in_order(folders):
 def item(frames: int, height: int = 6, width: int = 8) -> dict:
     """A clip whose pixels hold (frame, row, column)."""
     grid = np.stack(np.meshgrid(*map(np.arange, (frames, height, width)), indexing="ij"), -1)
-    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8}
+    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8, "end": frames / 8}
 
 
 def test_crops_are_the_same_square_in_every_frame_anywhere_in_the_picture():

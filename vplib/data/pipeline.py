@@ -23,11 +23,13 @@ from vplib.data.text import Tokenizer
 class ClipSource:
     """Decoded, tokenised clips of one corpus by index; keeps up to `memory` bytes of decoded frames.
 
-    `short` is the shorter side, in pixels, to which larger videos are scaled while they are decoded.
+    `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
+    decoded. Of a long clip only the frames that are picked are ever decoded (video.LazyFrames).
     """
 
-    def __init__(self, folder: Path, *, short: int, tokenizer: Tokenizer | None, memory: int):
-        self.shards, self.short, self.tokenizer, self.memory = Shards(folder), short, tokenizer, memory
+    def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
+        self.shards, self.resolution = Shards(folder), resolution
+        self.tokenizer, self.memory = tokenizer, memory
         self._kept: dict[int, dict] = {}
         self._used = 0
         self._lock = threading.Lock()
@@ -36,15 +38,17 @@ class ClipSource:
         return len(self.shards)
 
     def __repr__(self) -> str:  # Grain puts this into its checks: must not depend on the machine
-        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.short})"
+        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.resolution})"
 
     def __getitem__(self, index: int) -> dict:
         index = int(index)
         if index in self._kept:
             return self._kept[index]
         clip = self.shards[index]
-        decoded = video.decode(clip.video, name=f"{self.shards.folder.name}[{index}]", size=self.short)
-        item = {"frames": decoded.frames, "times": decoded.times}
+        decoded = video.decode(
+            clip.video, name=f"{self.shards.folder.name}[{index}]", resolution=self.resolution
+        )
+        item = {"frames": decoded.frames, "times": decoded.times, "end": decoded.end}
         if self.tokenizer is not None:
             ids, keep = self.tokenizer([clip.text])
             item |= {"ids": ids[0], "keep": keep[0]}
@@ -61,22 +65,27 @@ class ClipSource:
         self.__dict__ = {**state, "_lock": threading.Lock()}
 
 
-def crop(frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
-         ) -> UInt8[np.ndarray, "T S S 3"]:
+def crop(
+    frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
+) -> UInt8[np.ndarray, "T S S 3"]:
     """The same square in every frame: random with `rng`, else central. Smaller videos are repeated at their border."""
     short = min(frames.shape[1:3])
     if short < size:
-        pad = [(0, 0), *[((max(size - n, 0) + 1) // 2, max(size - n, 0) // 2) for n in frames.shape[1:3]], (0, 0)]
+        pad = [
+            (0, 0),
+            *[((max(size - n, 0) + 1) // 2, max(size - n, 0) // 2) for n in frames.shape[1:3]],
+            (0, 0),
+        ]
         frames = np.pad(frames, pad, mode="edge")
     free = [n - size for n in frames.shape[1:3]]
     top, left = (n // 2 if rng is None else int(rng.integers(n + 1)) for n in free)
-    return frames[:, top:top + size, left:left + size]
+    return frames[:, top : top + size, left : left + size]
 
 
 class Sample(grain.transforms.RandomMap):
     """Frames at random moments of equal stretches of the clip, and a random crop; no flips (they would reverse motion).
 
-    The paper names no augmentation; this is our choice. One-frame clips (images) stay one frame unless `tile`.
+    The paper names no augmentation; this is our choice. One-frame clips (images) stay one frame unless `tile`, which repeats them.
     """
 
     def __init__(self, frames: int, size: int, tile: bool = False):
@@ -84,16 +93,35 @@ class Sample(grain.transforms.RandomMap):
 
     def random_map(self, item: dict, rng: np.random.Generator) -> dict:
         count = self.frames if len(item["frames"]) > 1 or self.tile else 1
-        picked = item["frames"][video.uniform_indices(item["times"], count, rng)]
-        return {"video": crop(picked, self.size, rng), **{k: item[k] for k in ("ids", "keep") if k in item}}
+        picked = item["frames"][video.uniform_indices(item["times"], count, rng, end=item["end"])]
+        return {
+            "video": crop(picked, self.size, rng),
+            **{k: item[k] for k in ("ids", "keep") if k in item},
+        }
 
 
-def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames: int, size: int, short: int, batch: int,
-           mixing: str, seed: int, image_batch: int | None = None, tokenizer: Tokenizer | None = None, memory: int = 2**31,
-           index: int = 0, count: int = 1, threads: int = 2, workers: int = 0) -> grain.DatasetIterator:
+def stream(
+    folders: Mapping[str, Path],
+    weights: Mapping[str, float],
+    *,
+    frames: int,
+    size: int,
+    resolution: int,
+    batch: int,
+    mixing: str,
+    seed: int,
+    image_batch: int | None = None,
+    tokenizer: Tokenizer | None = None,
+    memory: int = 2**31,
+    index: int = 0,
+    count: int = 1,
+    threads: int = 2,
+    workers: int = 0,
+) -> grain.DatasetIterator:
     """An endless iterator of this process's share of global batches {video uint8 (B,T,S,S,3), ids, keep}.
 
-    Each corpus is shuffled anew every epoch with its own seed and repeated. `mixing` "alternating" draws every batch
+    Each corpus is shuffled anew every epoch with its own seed and repeated. `resolution` is the shorter side, in pixels,
+    at which clips are cropped to `size`. `mixing` "alternating" draws every batch
     from one corpus (alternating gradient descent, the paper's), "plain" mixes inside batches; `weights` are relative.
     `image_batch` is the size of alternating batches from a corpus of images (clips of one frame), `batch` where not given.
     `index` of `count` processes gets its slice of each global batch. `workers` > 0 decodes in processes. The iterator
@@ -104,14 +132,21 @@ def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames:
     image_batch = image_batch or batch
     for size_of_one in (batch, image_batch):
         if size_of_one % count:
-            raise ValueError(f"a global batch of {size_of_one} does not divide over {count} processes: choose a multiple")
+            raise ValueError(
+                f"a global batch of {size_of_one} does not divide over {count} processes: choose a multiple"
+            )
     parts, shares = [], []
     for number, (name, folder) in enumerate(sorted(folders.items())):
         if weights[name] <= 0:
             continue
-        source = ClipSource(folder, short=short, tokenizer=tokenizer, memory=memory // len(folders))
+        source = ClipSource(
+            folder, resolution=resolution, tokenizer=tokenizer, memory=memory // len(folders)
+        )
         part = grain.MapDataset.source(source).seed(seed * 1000 + number).shuffle().repeat()
-        part = part.random_map(Sample(frames, size, tile=mixing == "plain"))
+        # All clips of a batch are of one shape, a single picture among videos, too.
+        part = part.random_map(
+            Sample(frames, size, tile=mixing == "plain" or not source.shards.images)
+        )
         local = (image_batch if source.shards.images else batch) // count
         parts.append(part[index::count].batch(local) if mixing == "alternating" else part)
         shares.append(weights[name])
@@ -128,25 +163,46 @@ def stream(folders: Mapping[str, Path], weights: Mapping[str, float], *, frames:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(dataset)
     alive = weakref.ref(iterator)
-    atexit.register(lambda: alive() and alive().close())  # later, Grain fails noisily in what Python has taken apart
+    atexit.register(
+        lambda: alive() and alive().close()
+    )  # later, Grain fails noisily in what Python has taken apart
     return iterator
 
 
-def watch(source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None) -> UInt8[np.ndarray, "T S S 3"]:
-    """A model's view of one video: frames at evenly spaced moments, the central square.
+def read_clip(
+    source: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
+) -> UInt8[np.ndarray, "T S S 3"]:
+    """A model's view of one video of any length: frames at evenly spaced moments, central square.
 
-    The shorter side is scaled down to `short` pixels before the crop; without `short` it is scaled to `size`, up or
-    down, so that the square is as large as can be. Raises VideoError for a video that cannot be used.
+    The shorter side is scaled down to `resolution` pixels before the crop to `size`; without
+    `resolution` it is scaled to `size`, up or down, so that the square is as large as can be.
+    Raises VideoError for a video that cannot be used.
     """
-    decoded = video.decode(source, name=name, size=short or size, enlarge=short is None)
-    return crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size)
+    clip = video.decode(
+        source, name=name, resolution=resolution or size, enlarge=resolution is None
+    )
+    return crop(clip.frames[video.uniform_indices(clip.times, frames, end=clip.end)], size)
 
 
-def once(folder: Path, *, frames: int, size: int, short: int, batch: int) -> Iterator[tuple[dict, list[str], list[dict]]]:
+def once(
+    folder: Path, *, frames: int, size: int, resolution: int, batch: int
+) -> Iterator[tuple[dict, list[str], list[dict]]]:
     """Every clip of an evaluation corpus in order: {video (B,T,S,S,3)}, texts, metas; central frames and crop."""
     shards = Shards(folder)
     for start in range(0, len(shards), batch):
         clips = [shards[i] for i in range(start, min(start + batch, len(shards)))]
-        videos = [watch(clip.video, name=f"{folder.name}[{start + i}]", frames=frames, size=size, short=short)
-                  for i, clip in enumerate(clips)]
-        yield {"video": np.stack(videos)}, [clip.text for clip in clips], [clip.meta for clip in clips]
+        videos = [
+            read_clip(
+                clip.video,
+                name=f"{folder.name}[{start + i}]",
+                frames=frames,
+                size=size,
+                resolution=resolution,
+            )
+            for i, clip in enumerate(clips)
+        ]
+        yield (
+            {"video": np.stack(videos)},
+            [clip.text for clip in clips],
+            [clip.meta for clip in clips],
+        )

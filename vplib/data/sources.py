@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from vplib.data.shards import Clip
 from vplib.data.standardize import standardize
-from vplib.data.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
+from vplib.data.video import VideoError
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
 EDGE = 2**16  # bytes at either end of a file that its digest covers
@@ -51,7 +51,7 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> Clip:
         meta = dict(self._entries[index])
-        video, facts = standardize(self.folder / meta["file_name"], name=meta["file_name"], max_side=self.max_side)
+        video, facts = standardize(self.folder / meta["file_name"], name=meta["file_name"], resolution=self.max_side)
         return Clip(video, meta.pop("text").strip(), {**meta, **facts})
 
 
@@ -94,7 +94,7 @@ class WebDatasetSource:
         name, text = meta["file_name"], meta.pop("text")
         if not isinstance(text, str) or not text.strip():
             raise VideoError(name, "has no caption", "add one to its .txt or leave it out")
-        video, facts = standardize(original, name=name, max_side=self.max_side)
+        video, facts = standardize(original, name=name, resolution=self.max_side)
         return Clip(video, text.strip(), {**meta, **facts})
 
 

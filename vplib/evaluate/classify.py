@@ -64,7 +64,7 @@ def frozen_tokens(
     for index in range(len(source)):
         try:
             original, meta = source.original(index)
-            videos.append(pipeline.watch(original, name=meta["file_name"], **seen))
+            videos.append(pipeline.read_clip(original, name=meta["file_name"], **seen))
             metas.append(meta)
         except VideoError as error:
             skipped.append({"file": error.name, "reason": error.problem})
@@ -157,7 +157,7 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
 
 def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
     """Of each class for one video file. Raises VideoError if it cannot be read."""
-    video = pipeline.watch(Path(path), name=str(path), **view(classifier.encoder))
+    video = pipeline.read_clip(Path(path), name=str(path), **view(classifier.encoder))
     return np.asarray(_probabilities(classifier, video[None]))[0]
 
 
