@@ -20,6 +20,7 @@ HIGHEST_RATE = 1000.0  # frames per second
 # Here each packet is a frame, and all frames from a key frame on are exact.
 SEEKABLE_CODECS = {"h264", "hevc", "av1", "vp9"}
 SEEKABLE_CONTAINERS = {"mov", "matroska"}
+JOINABLE, UNTIMED = av.format.Flags.ts_discont.value, av.format.Flags.no_timestamps.value
 REPLACE = "replace the file or leave it out"
 
 
@@ -56,7 +57,10 @@ def explained(name: str, problem: str = "is damaged or cut short") -> Iterator[N
 def opened(
     source: bytes | Path, name: str, max_pixels: int
 ) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and the stream that players show."""
+    """The container and the stream that players show.
+
+    Whatever reading them raises, also in the body of the `with`, becomes a VideoError.
+    """
     with contextlib.ExitStack() as stack:
         try:
             if isinstance(source, Path) and source.exists() and not source.is_file():
@@ -83,7 +87,9 @@ def opened(
             stream = _shown(container.streams.video, name)
             stream.codec_context.options = limits  # also for a size that changes on the way
             check_pixels(name, stream.width, stream.height, aspect(stream), max_pixels)
-        yield container, stream
+        unknown = "" if stream.width else " or its frames exceed max_pixels"
+        with explained(name, f"is damaged or cut short{unknown}"):
+            yield container, stream
 
 
 def _shown(streams: Sequence[av.VideoStream], name: str) -> av.VideoStream:
@@ -103,7 +109,7 @@ def _shown(streams: Sequence[av.VideoStream], name: str) -> av.VideoStream:
         seconds = float((stream.duration or 0) * stream.time_base)
         return stream.frames != 1, default, stream.width * stream.height, seconds
 
-    return max(films, key=rank)
+    return max(films, key=rank) if len(films) > 1 else films[0]
 
 
 def aspect(stream: av.VideoStream) -> float:
@@ -124,31 +130,28 @@ def decoded(
 ) -> Iterator[av.VideoFrame]:
     """All frames in viewing order, at least one. Raises VideoError when damage is reached."""
     count, whole = 0, None
-    unknown = "" if stream.width else " or its frames exceed max_pixels"
-    with explained(name, f"is damaged or cut short{unknown}"):
-        for packet in container.demux(stream):
-            whole = packet.is_keyframe if whole is None else whole
-            leading = not whole and not count  # what precedes the first key frame of a recording
-            try:
-                frames = packet.decode()
-            except av.error.InvalidDataError:
-                if leading:
-                    continue
-                raise
-            for frame in frames:
-                if frame.is_corrupt and leading:
-                    continue
-                if frame.is_corrupt:
-                    problem = f"has damaged picture data in frame {count}"
-                    raise VideoError(name, problem, REPLACE)
-                count += 1
-                yield frame
+    for packet in container.demux(stream):
+        whole = packet.is_keyframe if whole is None else whole
+        leading = not whole and not count  # what precedes the first key frame of a recording
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            if leading:
+                continue
+            raise
+        for frame in frames:
+            if frame.is_corrupt and leading:
+                continue
+            if frame.is_corrupt:
+                raise VideoError(name, f"has damaged picture data in frame {count}", REPLACE)
+            count += 1
+            yield frame
     if not count:
         raise VideoError(name, "holds no frames", REPLACE)
 
 
 def index(
-    container: av.container.InputContainer, stream: av.VideoStream, name: str
+    container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[int], int, Int[np.ndarray, " K"]] | None:
     """Timestamps of all frames, duration of the last one, and timestamps of key frames, in ticks.
 
@@ -159,16 +162,15 @@ def index(
     if SEEKABLE_CONTAINERS.isdisjoint(container.format.name.split(",")):
         return None
     seen, keys = {}, []
-    with explained(name):
-        for packet in container.demux(stream):
-            if not packet.size:
-                continue
-            odd = packet.pts is None or packet.is_discard or packet.is_corrupt
-            if odd or packet.pts in seen or not (packet.is_keyframe or keys):
-                return None
-            seen[packet.pts] = packet.duration or 0
-            if packet.is_keyframe:
-                keys.append(packet.pts)
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        odd = packet.pts is None or packet.is_discard or packet.is_corrupt
+        if odd or packet.pts in seen or not (packet.is_keyframe or keys):
+            return None
+        seen[packet.pts] = packet.duration or 0
+        if packet.is_keyframe:
+            keys.append(packet.pts)
     if not seen or min(seen) != keys[0]:
         return None
     return sorted(seen), seen[max(seen)], np.array(sorted(keys))
@@ -192,9 +194,9 @@ def timeline(
     of frames in a second), and if frames end well before the promise of the header.
     """
     rate, tick = float(stream.guessed_rate or stream.average_rate or 25), stream.time_base
-    flags, kinds = container.format.flags, av.format.Flags
-    longest = LONGEST_GAP if flags & kinds.ts_discont.value else LONGEST_HOLD
-    told, first = not flags & kinds.no_timestamps.value and None not in stamps, 0.0
+    flags, first = container.format.flags, 0.0
+    longest = LONGEST_GAP if flags & JOINABLE else LONGEST_HOLD
+    told = not flags & UNTIMED and None not in stamps
     if told:
         times = np.array(stamps, np.float64) * tick.numerator / tick.denominator
         first = float(times[0])
@@ -205,13 +207,14 @@ def timeline(
             raise VideoError(name, problem, "cut it there or repair its timestamps")
         told = len(times) == 1 or bool((steps >= 0).all() and times[-1] > 0)
     if not told:
-        times = np.arange(len(stamps)) / rate
-    step = interval(times) if len(times) > 1 else 1 / rate
-    held = float((hold or 0) * tick) if told else step
+        times, hold = np.arange(len(stamps)) / rate, 0
+        steps = np.diff(times)
+    step = median(steps) if len(steps) else 1 / rate
+    held = (hold or 0) * tick.numerator / tick.denominator
     # A constant rate is seen the same whatever its last duration was rounded to.
     held = held if held and abs(held - step) > step / 4 else step
     end = float(times[-1] + held)
-    if (np.diff(times) == 0).any():
+    if len(steps) and not steps.all():
         begun = np.flatnonzero(np.diff(times, prepend=-1.0))
         times = np.interp(np.arange(len(times)), [*begun, len(times)], [*times[begun], end])
     if held > longest:
@@ -221,22 +224,23 @@ def timeline(
         problem = f"shows {len(times)} frames in {end:.2g} s"
         raise VideoError(name, problem, "repair its timestamps or leave it out")
     promised = (promised_end(container, stream) or 0.0) - max(0.0, first)
-    slack = float(np.diff(times, append=end).max())  # headers are a little off
-    if end + slack < 0.95 * promised:
+    if end + max(held, steps.max(initial=0.0)) < 0.95 * promised:  # headers are a little off
         problem = f"ends after {end:.2f} of {promised:.2f} s"
         raise VideoError(name, problem, "replace the cut file or leave it out")
     return times, end
 
 
-def interval(times: Float[np.ndarray, " T"]) -> float:
-    """Seconds from frame to frame, typically; 1 for a single frame."""
-    return float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+def median(values: Float[np.ndarray, " N"]) -> float:
+    """As NumPy's, which takes longer than the rest of what is done for a small clip."""
+    ordered = np.sort(values)
+    return float(ordered[(len(values) - 1) // 2] + ordered[len(values) // 2]) / 2
 
 
 def promised_end(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
     """When the stream ends by its header, in seconds on its own clock; None if it does not say."""
     if stream.duration and stream.duration > 0:
-        return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        ticks, tick = (stream.start_time or 0) + stream.duration, stream.time_base
+        return ticks * tick.numerator / tick.denominator
     # Matroska counts from zero, even if the first frame comes later.
     with contextlib.suppress(ValueError):
         hours, minutes, seconds = stream.metadata.get("DURATION", "").split(":")
@@ -249,6 +253,8 @@ def promised_end(container: av.container.InputContainer, stream: av.VideoStream)
 
 def promised_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int:
     """Number of frames by the header, 0 if it does not say."""
+    if stream.frames:
+        return stream.frames
     start = float((stream.start_time or 0) * stream.time_base)
     seconds = max(0.0, (promised_end(container, stream) or 0.0) - start)
-    return stream.frames or round(seconds * float(stream.average_rate or 0))
+    return round(seconds * float(stream.average_rate or 0))

@@ -47,8 +47,9 @@ def standardize(
     constant = bool(np.all(np.abs(steps - step) < step / 4))  # Matroska rounds to milliseconds
     if constant:
         fps = mean_rate(facts.fps, len(times), end)
-    else:
-        fps = min(1 / step, HIGHEST_RATE, REPEATS * len(times) / end)
+    else:  # as fast as frames mostly come where they come fast, so that few are lost
+        fps = min(1 / float(np.quantile(steps, 0.25)), HIGHEST_RATE, REPEATS * len(times) / end)
+        fps = max(1, round(end * fps)) / end
 
     small = min(facts.width, facts.height) <= resolution
     mp4 = facts.codec == "h264" and "mp4" in facts.container.split(",")

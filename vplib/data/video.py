@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
 from vplib.data import container as containers
-from vplib.data.container import VideoError, decoded, explained, opened, timeline
+from vplib.data.container import VideoError, decoded, opened, timeline
 
 RGB = UInt8[np.ndarray, "H W 3"]
 MEMORY = 256 * 2**20  # bytes of frames that `decode` keeps; a longer clip is decoded on demand
@@ -111,7 +111,7 @@ class LazyFrames:
         self._source, self._name, self._max_pixels = source, name, max_pixels
         self._scaling = {**scaling, "max_pixels": max_pixels}
         with opened(source, name, max_pixels) as (container, stream):
-            rate, index = float(stream.average_rate or 0), containers.index(container, stream, name)
+            rate, index = float(stream.average_rate or 0), containers.index(container, stream)
             if index:
                 self._stamps, hold, self._keys = index
                 self.times, self.end = timeline(self._stamps, hold, container, stream, name)
@@ -138,8 +138,8 @@ class LazyFrames:
         """The frames by seeking; None if anything on the way is not as the index says."""
         found, at = [], None
         with (
-            contextlib.suppress(av.error.FFmpegError),
             opened(self._source, self._name, self._max_pixels) as (container, stream),
+            contextlib.suppress(av.error.FFmpegError),
         ):
             convert = _converter(stream, self._name, **self._scaling)
             for stamp in (self._stamps[place] for place in wanted):
@@ -252,7 +252,7 @@ def uniform_indices(
     frames. `end` is when the last frame is no longer on show, by default one interval after it
     began.
     """
-    step = containers.interval(times)
+    step = containers.median(np.diff(times)) if len(times) > 1 else 1.0
     seconds = times[-1] - times[0] + step if end is None else end - times[0]
     offsets = 0.5 if rng is None else rng.random(count)
     moments = times[0] + (np.arange(count) + offsets) / count * seconds
@@ -302,14 +302,13 @@ def _converter(
 
     def convert(frame: av.VideoFrame) -> RGB:
         nonlocal shape, matrix
-        with explained(name):
-            if shape is None:
-                shape = _shape(frame, stream, name, resolution, enlarge, max_pixels)
-                matrix = _display_matrix(frame)
-            picture = scaler.reformat(
-                frame, width=shape[1], height=shape[0], format="rgb24", interpolation="BICUBIC"
-            )
-            return _upright(picture.to_ndarray(), matrix)
+        if shape is None:
+            shape = _shape(frame, stream, name, resolution, enlarge, max_pixels)
+            matrix = _display_matrix(frame)
+        picture = scaler.reformat(
+            frame, width=shape[1], height=shape[0], format="rgb24", interpolation="BICUBIC"
+        )
+        return _upright(picture.to_ndarray(), matrix)
 
     return convert
 
