@@ -193,7 +193,7 @@ def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
 def item(frames: int, height: int = 6, width: int = 8) -> dict:
     """A clip whose pixels hold (frame, row, column)."""
     grid = np.stack(np.meshgrid(*map(np.arange, (frames, height, width)), indexing="ij"), -1)
-    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8}
+    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8, "end": frames / 8}
 
 
 def test_crops_are_the_same_square_in_every_frame_anywhere_in_the_picture():

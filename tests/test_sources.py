@@ -76,13 +76,15 @@ def test_a_plain_h264_clip_is_kept_byte_for_byte_with_its_fields(tmp_path):
 
 def test_large_clips_are_scaled_down_to_the_side_asked_for():
     data, facts = standardize.standardize(
-        video.encode(moving_square(), 10), name="a.mp4", max_side=24
+        video.encode(moving_square(), 10), name="a.mp4", resolution=24
     )
     assert (facts["width"], facts["height"], facts["frames"], facts["fps"]) == (32, 24, 12, 10)
     assert video.decode(data, name="a").frames.shape == (12, 24, 32, 3)
     assert (
         data
-        == standardize.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
+        == standardize.standardize(video.encode(moving_square(), 10), name="a.mp4", resolution=24)[
+            0
+        ]
     )
 
 
@@ -96,7 +98,7 @@ def test_large_clips_are_scaled_down_to_the_side_asked_for():
     ids=["lossless", "odd size", "turned"],
 )
 def test_other_files_become_upright_h264_of_even_size(data):
-    made, facts = standardize.standardize(data, name="a", max_side=480)
+    made, facts = standardize.standardize(data, name="a", resolution=480)
     seen = video.probe(made, name="a")
     assert seen.codec == "h264" and seen.plain and (seen.width, seen.height) == (64, 48)
     assert facts["frames"] == 12 and facts["fps"] == pytest.approx(10)
@@ -110,7 +112,7 @@ def test_other_files_become_upright_h264_of_even_size(data):
 def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
     times = [0, 100, 200, 300, 800, 900, 1600]
     made, facts = standardize.standardize(
-        make(moving_square(7), times=times), name="phone", max_side=48
+        make(moving_square(7), times=times), name="phone", resolution=48
     )
     decoded = video.decode(made, name="phone")
     assert (
@@ -131,18 +133,18 @@ def test_repeats_are_one_for_each_frame_at_a_constant_rate_despite_rounded_times
 
 
 def test_a_single_frame_is_a_clip_and_a_tiny_picture_is_not():
-    _, facts = standardize.standardize(video.encode(moving_square(1), 10), name="a", max_side=48)
+    _, facts = standardize.standardize(video.encode(moving_square(1), 10), name="a", resolution=48)
     assert facts["frames"] == 1 and facts["duration"] == pytest.approx(0.1)
     with pytest.raises(video.VideoError, match="a: is only 2x2 pixels"):
         standardize.standardize(
-            video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48
+            video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", resolution=48
         )
 
 
 def test_a_wrong_timestamp_does_not_ask_for_years_of_one_frame():
     data = make(moving_square(4), times=[0, 100, 200, 900_000])
     with pytest.raises(video.VideoError, match="shows only 4 frames in 900 s"):
-        standardize.standardize(data, name="a", max_side=48)
+        standardize.standardize(data, name="a", resolution=48)
 
 
 def test_broken_files_of_a_folder_are_skipped_and_named(tmp_path):
@@ -519,9 +521,9 @@ def test_odd_real_files_are_standardized_or_refused(facts):
     path, expected = CLIPS / facts["file"], facts["expected"]
     if expected["decodable"] != "yes" or expected["attached_pic"] or expected["display_width"] == 1:
         with pytest.raises(video.VideoError):
-            standardize.standardize(path, name=facts["file"], max_side=96)
+            standardize.standardize(path, name=facts["file"], resolution=96)
         return
-    data, told = standardize.standardize(path, name=facts["file"], max_side=96)
+    data, told = standardize.standardize(path, name=facts["file"], resolution=96)
     decoded = video.decode(data, name=facts["file"])
     assert decoded.frames.shape == (told["frames"], told["height"], told["width"], 3)
     assert min(told["width"], told["height"]) <= 96 and decoded.fps == pytest.approx(told["fps"])

@@ -141,8 +141,8 @@ def test_bytes_and_paths_decode_alike_and_streaming_gives_the_same_frames(tmp_pa
 
 def test_size_shrinks_the_shorter_side_and_never_enlarges():
     data = video.encode(moving_square(), 10)
-    assert video.decode(data, name="clip", size=24).frames.shape == (12, 24, 32, 3)
-    assert video.decode(data, name="clip", size=480).frames.shape == (12, 48, 64, 3)
+    assert video.decode(data, name="clip", resolution=24).frames.shape == (12, 24, 32, 3)
+    assert video.decode(data, name="clip", resolution=480).frames.shape == (12, 48, 64, 3)
 
 
 def test_long_videos_are_thinned_evenly_to_the_memory_allowed():

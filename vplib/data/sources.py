@@ -92,7 +92,7 @@ class FolderSource:
             line = f"line {self._lines[index].number} of metadata.jsonl"
             raise VideoError(name, f"has no `text` in {line}", "add a caption or leave it out")
         with _blamed(name):
-            video, facts = standardize(path, name=name, max_side=self.resolution)
+            video, facts = standardize(path, name=name, resolution=self.resolution)
         return Clip(video, text, _beside(meta, facts))
 
 
@@ -150,7 +150,7 @@ class WebDatasetSource:
             )
         with _blamed(sample.name):
             video, facts = standardize(
-                sample.read(sample.suffix), name=sample.name, max_side=self.resolution
+                sample.read(sample.suffix), name=sample.name, resolution=self.resolution
             )
         return Clip(video, _caption(text), _beside(fields, {"file_name": sample.name, **facts}))
 

@@ -121,7 +121,7 @@ def read(
     evaluation corpora are read; without one it is scaled to `size`, up or down: as much as can be
     seen of one's own videos.
     """
-    return pipeline.watch(original, name=name, frames=frames, size=size, short=resolution)
+    return pipeline.read_clip(original, name=name, frames=frames, size=size, resolution=resolution)
 
 
 def metadata(source: Originals) -> list[dict | None]:
