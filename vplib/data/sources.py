@@ -33,6 +33,15 @@ class SourceError(ValueError):
         super().__init__(printable(message))
 
 
+def split(
+    kind: str, root: str | Path, name: str, *, resolution: int
+) -> "FolderSource | WebDatasetSource":
+    """The part `name` (train or val) of a data set; `kind` and `root` as in `conf/data`."""
+    if kind == "folder":
+        return FolderSource(resolve(root), name, name=name, resolution=resolution)
+    return WebDatasetSource(resolve(root) / name, name=name, resolution=resolution)
+
+
 def resolve(root: str | Path) -> Path:
     """The folder that `data.root` means: from the repository on, absolute, or with `~` for home."""
     try:
