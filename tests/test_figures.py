@@ -176,7 +176,7 @@ def test_logarithmic_axes_keep_their_exponents(reports):
 def test_letters_that_no_font_has_are_said_once_and_without_noise(reports, fonts, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for words in ("你好", "好 \x1b[31m", "好", "plain"):
+        for words in ("你好", "好 \x1b[31m", "好", "two\nlines"):
             fig = worded(words)
             figures.save(fig, "60_paper_figures-test", data=EMPTY)
             assert len(shown(fig, words)) == 8
@@ -328,9 +328,10 @@ def test_confusion_is_in_per_cent_of_the_true_class():
     assert [text.get_position() for text in ax.texts] == [(0.5, 0.5), (1.5, 0.5)]
     assert labels(ax.yaxis) == labels(ax.xaxis) == ["is red", "$x_{1}$ cost"]
     assert ax.get_ylim() == (2, 0)  # the first class on top
-    _, ax = plt.subplots()
-    figures.confusion(ax, np.zeros((2, 2), int), ["a", "b"])
-    assert not ax.texts
+    for counts, words in (([95, 94, 811], ["10", "81"]), ([0, 0, 0], [])):
+        _, ax = plt.subplots()
+        figures.confusion(ax, np.array([counts, [0, 0, 0], [0, 0, 0]]), ["a", "b", "c"])
+        assert [text.get_text() for text in ax.texts] == words
 
 
 def test_confusion_of_many_classes_names_as_many_as_fit():
