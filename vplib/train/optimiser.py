@@ -34,11 +34,13 @@ def optimiser(
     b1: float = 0.9,
     b2: float | None = 0.999,
 ) -> optax.GradientTransformation:
-    """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices only, decoupled but scheduled.
+    """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices
+    only, decoupled but scheduled.
 
-    Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments factored where both axes
-    have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1. So `b2`, the decay of AdamW's second moments,
-    is nothing to Adafactor. b1 = 0.9 is CoCa's (our choice). Raises ValueError for another name.
+    Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments
+    factored where both axes have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1.
+    So `b2`, the decay of AdamW's second moments, is nothing to Adafactor. b1 = 0.9 is CoCa's (our
+    choice). Raises ValueError for another name.
     """
     moments = {
         "adafactor": lambda: optax.chain(
