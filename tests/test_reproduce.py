@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_run import gone
 
 from vplib import files, paths, reproduce, results
 from vplib.reproduce import main
@@ -145,11 +146,7 @@ def test_no_stage_outlives_a_kill(victim, repository):
     os.kill({"reproduce": ours.pid, "dvc": dvc}[victim], signal.SIGKILL)
     said = ours.communicate(timeout=60)[1]
     assert victim == "reproduce" or "DVC was stopped (signal 9)" in said
-    for _ in range(100):
-        if not (files.alive(stage) or files.alive(dvc)):
-            return
-        time.sleep(0.1)
-    pytest.fail("still running")
+    assert gone(stage) and gone(dvc)
 
 
 @pytest.mark.parametrize(
