@@ -1,4 +1,6 @@
-"""`make reproduce`: what DVC needs is said in one sentence, and nothing lives on when it is stopped."""
+"""`make reproduce`: what DVC needs is said in one sentence, and nothing lives on when it is
+stopped.
+"""
 
 import json
 import os
@@ -34,12 +36,15 @@ def sleeping():
 
 @pytest.fixture
 def repository(out, monkeypatch):
-    """A repository whose pipeline is one stage, `slow@lesson`, that writes its process number and sleeps."""
+    """A repository whose pipeline is one stage, `slow@lesson`, that writes its process number and
+    sleeps.
+    """
     (out / ".dvc").mkdir()
     (out / ".dvc/config").write_text("[core]\n    analytics = false\n")
     (out / ".dvc/.gitignore").write_text("/tmp\n")
     (out / "slow.py").write_text(
-        "import os, pathlib, time\npathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
+        "import os, pathlib, "
+        "time\npathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
     )
     (out / "dvc.yaml").write_text(
         "stages:\n  slow:\n    matrix: {scale: [study]}\n    cmd: python slow.py\n"

@@ -93,7 +93,9 @@ def test_a_failing_cell_is_named_and_its_notebook_kept(cell, words, write_notebo
 
 
 def test_any_path_will_do_and_a_good_run_is_quiet(write_notebook, out, monkeypatch, capfd):
-    """Braces are papermill's fields elsewhere, and long folders leave no room for the names of sockets."""
+    """Braces are papermill's fields elsewhere, and long folders leave no room for the names of
+    sockets.
+    """
     write_notebook("import os, tempfile; print(os.environ['VPLIB_HELD'], tempfile.gettempdir())")
     monkeypatch.setattr(paths, "OUT", out / "{a}")
     (out / ("long" * 20)).mkdir()
@@ -147,7 +149,9 @@ def test_a_stop_ends_with_what_goes_on(out, monkeypatch, capsys):
 
 
 def gone(process: int) -> bool:
-    """Whether a process ends within ten seconds (one that nobody has asked for its code counts as ended)."""
+    """Whether a process ends within ten seconds (one that nobody has asked for its code counts as
+    ended).
+    """
     for _ in range(100):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
