@@ -1,4 +1,6 @@
-"""`make reproduce`: what DVC needs is said in one sentence, and nothing lives on when it is stopped."""
+"""`make reproduce`: what DVC needs is said in one sentence, and nothing lives on when it is
+stopped.
+"""
 
 import json
 import os
@@ -9,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from test_run import gone
 
 from vplib import files, paths, reproduce, results
 from vplib.reproduce import main
@@ -33,12 +36,15 @@ def sleeping():
 
 @pytest.fixture
 def repository(out, monkeypatch):
-    """A repository whose pipeline is one stage, `slow@lesson`, that writes its process number and sleeps."""
+    """A repository whose pipeline is one stage, `slow@lesson`, that writes its process number and
+    sleeps.
+    """
     (out / ".dvc").mkdir()
     (out / ".dvc/config").write_text("[core]\n    analytics = false\n")
     (out / ".dvc/.gitignore").write_text("/tmp\n")
     (out / "slow.py").write_text(
-        "import os, pathlib, time\npathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
+        "import os, pathlib, "
+        "time\npathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
     )
     (out / "dvc.yaml").write_text(
         "stages:\n  slow:\n    matrix: {scale: [study]}\n    cmd: python slow.py\n"
@@ -145,11 +151,7 @@ def test_no_stage_outlives_a_kill(victim, repository):
     os.kill({"reproduce": ours.pid, "dvc": dvc}[victim], signal.SIGKILL)
     said = ours.communicate(timeout=60)[1]
     assert victim == "reproduce" or "DVC was stopped (signal 9)" in said
-    for _ in range(100):
-        if not (files.alive(stage) or files.alive(dvc)):
-            return
-        time.sleep(0.1)
-    pytest.fail("still running")
+    assert gone(stage) and gone(dvc)
 
 
 @pytest.mark.parametrize(

@@ -93,9 +93,12 @@ def test_a_failing_cell_is_named_and_its_notebook_kept(cell, words, write_notebo
 
 
 def test_any_path_will_do_and_a_good_run_is_quiet(write_notebook, out, monkeypatch, capfd):
-    """Braces are papermill's fields elsewhere, and long folders leave no room for the names of sockets."""
+    """Braces are papermill's fields elsewhere, and long folders leave no room for the names of
+    sockets.
+    """
     write_notebook("import os, tempfile; print(os.environ['VPLIB_HELD'], tempfile.gettempdir())")
     monkeypatch.setattr(paths, "OUT", out / "{a}")
+    (out / ("long" * 20)).mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(out / ("long" * 20)))
     target = run.run("90_toy")
     shown = capfd.readouterr()
@@ -146,7 +149,9 @@ def test_a_stop_ends_with_what_goes_on(out, monkeypatch, capsys):
 
 
 def gone(process: int) -> bool:
-    """Whether a process ends within ten seconds (one that nobody has asked for its code counts as ended)."""
+    """Whether a process ends within ten seconds (one that nobody has asked for its code counts as
+    ended).
+    """
     for _ in range(100):
         with contextlib.suppress(OSError):
             if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
@@ -220,10 +225,14 @@ def test_plain_papermill_takes_the_same_string(write_notebook, out):
     write_notebook(
         "from vplib import config\nprint(config.load('02_contrastive', overrides).command, end='')"
     )
-    words = ["-k", "python3", "--no-progress-bar", "-p", "overrides", "seed=3 tag=x"]
-    made = [paths.NOTEBOOKS / "90_toy.ipynb", out / "made.ipynb"]
-    subprocess.run([sys.executable, "-m", "papermill", *made, *words], cwd=paths.ROOT, check=True)
-    (printed,) = nbformat.read(out / "made.ipynb", 4).cells[-1].outputs
+    source, made = paths.NOTEBOOKS / "90_toy.ipynb", out / "made.ipynb"
+    notebook = nbformat.read(source, 4)
+    notebook.metadata = nbformat.read(paths.ROOT / "notebooks/02_contrastive.ipynb", 4).metadata
+    nbformat.write(notebook, source)
+    words = ["--no-progress-bar", "-p", "overrides", "seed=3 tag=x"]
+    command = [sys.executable, "-m", "papermill", source, made, *words]
+    subprocess.run(command, cwd=paths.ROOT, check=True)
+    (printed,) = nbformat.read(made, 4).cells[-1].outputs
     assert printed.text == "python -m vplib.run 02_contrastive seed=3 tag=x"
 
 

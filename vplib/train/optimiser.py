@@ -12,16 +12,16 @@ def schedule(
     warmup: int,
     final_learning_rate: float = 0.0,
 ) -> optax.Schedule:
-    """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay.
+    """Learning rate of the global batch by step: linear warm-up, then `linear` or `cosine` decay.
 
     Source: VideoPrism section 3.1 (stage 1 linear; stage 2 cosine from 5e-4 to 1e-5).
     """
     rise = optax.linear_schedule(0.0, learning_rate, warmup)
-    if kind == "linear":
-        fall = optax.linear_schedule(learning_rate, final_learning_rate, steps - warmup)
-    else:
-        share = final_learning_rate / learning_rate
-        fall = optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=share)
+    share = final_learning_rate / learning_rate
+    fall = {
+        "linear": optax.linear_schedule(learning_rate, final_learning_rate, steps - warmup),
+        "cosine": optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=share),
+    }[kind]
     return optax.join_schedules([rise, fall], [warmup])
 
 
