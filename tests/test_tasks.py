@@ -213,6 +213,8 @@ def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
         np.mean([average_precision(outputs, one.targets) for outputs in one.outputs])
     )
     assert one.chance() == 0.75
+    perfect = tasks.Answers(kind, np.stack([one.targets] * 2), one.targets)
+    assert tasks.row("perfect", perfect)["low"] == 1  # clips are drawn with their own targets
     same = tasks.difference("none", one, one)
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired: drawn alike
     assert tasks.difference("gap", one, other)["low"] < tasks.difference("gap", one, other)["high"]

@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
-from vplib.evaluate import features, heads
+from vplib.data import pipeline
+from vplib.evaluate import heads
 from vplib.evaluate.heads import Probe
 from vplib.model import checkpoints
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
@@ -143,7 +144,7 @@ def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, 
     Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not
     finite.
     """
-    video = features.read(Path(path), name=str(path), **view(classifier.encoder))
+    video = pipeline.read_clip(Path(path), name=str(path), **view(classifier.encoder))
     found = np.asarray(_probabilities(classifier, video[None]))[0]
     if not np.isfinite(found).all():
         raise checkpoints.CheckpointError(

@@ -55,7 +55,7 @@ def features(
     """Features of every clip of `source`, by each of `encoders`, in one pass over the videos.
 
     An encoder is a compiled function of uint8 clips (B,T,S,S,3), such as `tokens_of` gives. Clips
-    are read as `read` does, `batch` at a time, and never kept. Those that cannot be read are
+    are read by `pipeline.read_clip`, `batch` at a time, and never kept. Those that cannot be are
     listed in `out/skipped-<name>.csv`.
 
     Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is
@@ -102,26 +102,13 @@ def _batches(
     for index in range(len(source)):
         try:
             original, meta = source.original(index)
-            videos.append(read(original, name=meta["file_name"], **view))
+            videos.append(pipeline.read_clip(original, name=meta["file_name"], **view))
             rows.append(index)
         except VideoError as error:
             skipped.append({"file": error.name, "reason": error.problem})
         if len(videos) == batch or (videos and index == len(source) - 1):
             yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
             rows, videos = [], []
-
-
-def read(
-    original: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
-) -> UInt8[np.ndarray, "T S S 3"]:
-    """A model's view of one video: `frames` at evenly spaced moments, the central square of `size`
-    pixels.
-
-    The square is cut out of frames whose shorter side is scaled down to `resolution` pixels, as
-    evaluation corpora are read; without one it is scaled to `size`, up or down: as much as can be
-    seen of one's own videos.
-    """
-    return pipeline.read_clip(original, name=name, frames=frames, size=size, resolution=resolution)
 
 
 def metadata(source: Originals) -> list[dict | None]:
