@@ -109,7 +109,9 @@ def test_videos_are_seen_whole_and_enlarged_to_what_the_encoder_knows(encoder, t
     assert (
         seen.shape == (3, 12, 12, 3) and seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
     )
-    assert pipeline.read_clip(tmp_path / "a.mp4", name="a", frames=3, size=4, resolution=6).shape == (
+    assert pipeline.read_clip(
+        tmp_path / "a.mp4", name="a", frames=3, size=4, resolution=6
+    ).shape == (
         3,
         4,
         4,

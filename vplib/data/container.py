@@ -128,10 +128,14 @@ def check_pixels(name: str, width: int, height: int, pixel_aspect: float, max_pi
 def decoded(
     container: av.container.InputContainer, stream: av.VideoStream, name: str
 ) -> Iterator[av.VideoFrame]:
-    """All frames in viewing order, at least one. Raises VideoError when damage is reached."""
-    count, whole = 0, None
+    """All frames in viewing order, at least one; their `duration` is 0 where it is not known.
+
+    Raises VideoError when damage is reached.
+    """
+    count, whole, newest, by_decoding = 0, None, None, _durations_follow_decoding(container)
     for packet in container.demux(stream):
         whole = packet.is_keyframe if whole is None else whole
+        newest = packet.pts if packet.size else newest
         leading = not whole and not count  # what precedes the first key frame of a recording
         try:
             frames = packet.decode()
@@ -144,10 +148,17 @@ def decoded(
                 continue
             if frame.is_corrupt:
                 raise VideoError(name, f"has damaged picture data in frame {count}", REPLACE)
+            if by_decoding and frame.pts != newest:
+                frame.duration = 0
             count += 1
             yield frame
     if not count:
         raise VideoError(name, "holds no frames", REPLACE)
+
+
+def _durations_follow_decoding(container: av.container.InputContainer) -> bool:
+    """Whether a stored duration leads to the next frame to be decoded, not to be shown (MP4)."""
+    return "mov" in container.format.name.split(",")
 
 
 def index(
@@ -173,7 +184,9 @@ def index(
             keys.append(packet.pts)
     if not seen or min(seen) != keys[0]:
         return None
-    return sorted(seen), seen[max(seen)], np.array(sorted(keys))
+    last, newest = max(seen), next(reversed(seen))
+    known = last == newest or not _durations_follow_decoding(container)
+    return sorted(seen), seen[last] if known else 0, np.array(sorted(keys))
 
 
 def timeline(
