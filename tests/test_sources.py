@@ -6,7 +6,6 @@ import pickle
 import tarfile
 
 import av
-import numpy as np
 import pytest
 from test_video import CLIPS, make, make_sound, moving_square, needs_clips
 

@@ -62,16 +62,16 @@ def opened(
     Whatever reading them raises, also in the body of the `with`, becomes a VideoError.
     """
     with contextlib.ExitStack() as stack:
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise VideoError(name, "is not a file", "name a video file")
         try:
-            if isinstance(source, Path) and source.exists() and not source.is_file():
-                raise VideoError(name, "is not a file", "name a video file")
             file = stack.enter_context(
                 io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
             )
             start = file.read(32)
             file.seek(0)
-        except OSError as error:
-            problem = f"cannot be opened ({error.strerror})"
+        except (OSError, ValueError) as error:  # the latter: a zero byte in the path
+            problem = f"cannot be opened ({getattr(error, 'strerror', error)})"
             raise VideoError(name, problem, "check the path and its permissions") from error
         if not start:
             raise VideoError(name, "is empty (0 bytes)", "copy the file again or leave it out")
@@ -80,10 +80,15 @@ def opened(
         limits = {"max_pixels": str(max_pixels)}
         # No protocols: a playlist posing as a video must not make FFmpeg open files or addresses.
         options = {"protocol_whitelist": "none", "max_streams": str(STREAMS), **limits}
-        with explained(name, f"is not a readable video of at most {STREAMS} streams"):
-            container = stack.enter_context(
-                av.open(file, options=options, metadata_errors="replace")
-            )
+        with explained(name):
+            try:
+                container = av.open(file, options=options, metadata_errors="replace")
+            except av.error.FFmpegError as error:
+                problem = "is not a readable video"
+                if isinstance(error, MemoryError):  # FFmpeg's word for either
+                    problem = f"holds more than {STREAMS} streams or impossible sizes"
+                raise VideoError(name, problem, REPLACE) from error
+            stack.enter_context(container)
             stream = _shown(container.streams.video, name)
             stream.codec_context.options = limits  # also for a size that changes on the way
             check_pixels(name, stream.width, stream.height, aspect(stream), max_pixels)
