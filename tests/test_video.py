@@ -462,6 +462,14 @@ def test_frames_larger_than_the_limit_are_refused_before_they_are_decoded(monkey
         video.decode(make(moving_square(2), prepare=stretch), name="a", max_pixels=4000)
 
 
+def test_a_strip_is_not_enlarged_beyond_the_limit():
+    strip = make(
+        np.zeros((1, 2, 3000, 3), np.uint8), codec="png", container="image2pipe", pixels="rgb24"
+    )
+    with pytest.raises(video.VideoError, match="frames of 96000x64 pixels, more than max_pixels"):
+        video.decode(strip, name="a", resolution=64, enlarge=True, max_pixels=1_000_000)
+
+
 def test_a_picture_that_unpacks_to_a_gigabyte_is_refused():
     assert "max_pixels" in refusal(png_header(16_000, 16_000), name="bomb.png")
 
