@@ -62,16 +62,16 @@ def opened(
     Whatever reading them raises, also in the body of the `with`, becomes a VideoError.
     """
     with contextlib.ExitStack() as stack:
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise VideoError(name, "is not a file", "name a video file")
         try:
-            if isinstance(source, Path) and source.exists() and not source.is_file():
-                raise VideoError(name, "is not a file", "name a video file")
             file = stack.enter_context(
                 io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb")
             )
             start = file.read(32)
             file.seek(0)
-        except OSError as error:
-            problem = f"cannot be opened ({error.strerror})"
+        except (OSError, ValueError) as error:  # the latter: a zero byte in the path
+            problem = f"cannot be opened ({getattr(error, 'strerror', error)})"
             raise VideoError(name, problem, "check the path and its permissions") from error
         if not start:
             raise VideoError(name, "is empty (0 bytes)", "copy the file again or leave it out")
@@ -80,10 +80,15 @@ def opened(
         limits = {"max_pixels": str(max_pixels)}
         # No protocols: a playlist posing as a video must not make FFmpeg open files or addresses.
         options = {"protocol_whitelist": "none", "max_streams": str(STREAMS), **limits}
-        with explained(name, f"is not a readable video of at most {STREAMS} streams"):
-            container = stack.enter_context(
-                av.open(file, options=options, metadata_errors="replace")
-            )
+        with explained(name):
+            try:
+                container = av.open(file, options=options, metadata_errors="replace")
+            except av.error.FFmpegError as error:
+                problem = "is not a readable video"
+                if isinstance(error, MemoryError):  # FFmpeg's word for either
+                    problem = f"holds more than {STREAMS} streams or impossible sizes"
+                raise VideoError(name, problem, REPLACE) from error
+            stack.enter_context(container)
             stream = _shown(container.streams.video, name)
             stream.codec_context.options = limits  # also for a size that changes on the way
             check_pixels(name, stream.width, stream.height, aspect(stream), max_pixels)
@@ -128,10 +133,14 @@ def check_pixels(name: str, width: int, height: int, pixel_aspect: float, max_pi
 def decoded(
     container: av.container.InputContainer, stream: av.VideoStream, name: str
 ) -> Iterator[av.VideoFrame]:
-    """All frames in viewing order, at least one. Raises VideoError when damage is reached."""
-    count, whole = 0, None
+    """All frames in viewing order, at least one; their `duration` is 0 where it is not known.
+
+    Raises VideoError when damage is reached.
+    """
+    count, whole, newest, by_decoding = 0, None, None, _durations_follow_decoding(container)
     for packet in container.demux(stream):
         whole = packet.is_keyframe if whole is None else whole
+        newest = packet.pts if packet.size else newest
         leading = not whole and not count  # what precedes the first key frame of a recording
         try:
             frames = packet.decode()
@@ -144,10 +153,17 @@ def decoded(
                 continue
             if frame.is_corrupt:
                 raise VideoError(name, f"has damaged picture data in frame {count}", REPLACE)
+            if by_decoding and frame.pts != newest:
+                frame.duration = 0
             count += 1
             yield frame
     if not count:
         raise VideoError(name, "holds no frames", REPLACE)
+
+
+def _durations_follow_decoding(container: av.container.InputContainer) -> bool:
+    """Whether a stored duration leads to the next frame to be decoded, not to be shown (MP4)."""
+    return "mov" in container.format.name.split(",")
 
 
 def index(
@@ -173,7 +189,9 @@ def index(
             keys.append(packet.pts)
     if not seen or min(seen) != keys[0]:
         return None
-    return sorted(seen), seen[max(seen)], np.array(sorted(keys))
+    last, newest = max(seen), next(reversed(seen))
+    known = last == newest or not _durations_follow_decoding(container)
+    return sorted(seen), seen[last] if known else 0, np.array(sorted(keys))
 
 
 def timeline(

@@ -82,7 +82,7 @@ def decode(
     with opened(source, name, max_pixels) as (container, stream):
         scaling = {"resolution": resolution, "enlarge": enlarge, "max_pixels": max_pixels}
         convert = _converter(stream, name, **scaling)
-        height, width = _scaled(stream.height, stream.width, resolution, False)
+        height, width = _scaled(stream.height, stream.width, resolution, enlarge)
         if containers.promised_frames(container, stream) * height * width * 3 <= max_bytes:
             for frame in decoded(container, stream, name):
                 stamps.append(frame.pts)
@@ -322,9 +322,10 @@ def _shape(
     max_pixels: int,
 ) -> tuple[int, int]:
     """Height and width with square pixels, before rotation, scaled as `decode` says."""
-    aspect = containers.aspect(stream)
-    containers.check_pixels(name, frame.width, frame.height, aspect, max_pixels)
-    return _scaled(frame.height, max(1, round(frame.width * aspect)), resolution, enlarge)
+    width = max(1, round(frame.width * containers.aspect(stream)))
+    height, width = _scaled(frame.height, width, resolution, enlarge)
+    containers.check_pixels(name, width, height, 1.0, max_pixels)
+    return height, width
 
 
 def _scaled(height: int, width: int, resolution: int | None, enlarge: bool) -> tuple[int, int]:
