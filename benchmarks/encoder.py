@@ -46,7 +46,7 @@ import numpy as np
 from flax import nnx
 from omegaconf import DictConfig
 
-from vplib import config, files, paths
+from vplib import config, export, files, paths
 from vplib.method.masking import draw_mask, visible_count
 from vplib.method.stages import Stage2, stage2_loss
 from vplib.model.attention import KERNELS
@@ -133,18 +133,7 @@ def torch_forward(sizes: Sizes) -> Callable[[], object] | str:
         return f"PyTorch finds no GPU, JAX runs on {BACKEND}"
     torch.set_num_threads(int(os.environ["NPROC"]))
     device = "cpu" if BACKEND == "cpu" else "cuda"
-    model = VideoPrismVisionModel(
-        VideoPrismVisionConfig(
-            image_size=sizes.size,
-            num_frames=sizes.frames,
-            tubelet_size=[1, sizes.patch, sizes.patch],
-            hidden_size=sizes.width,
-            num_attention_heads=sizes.heads,
-            intermediate_size=sizes.mlp,
-            num_spatial_layers=sizes.spatial_layers,
-            num_temporal_layers=sizes.temporal_layers,
-        )
-    )
+    model = VideoPrismVisionModel(VideoPrismVisionConfig(**export.configuration(sizes)))
     model = model.eval().to(device, torch.float32 if BACKEND == "cpu" else torch.bfloat16)
     shape = (CLIPS, sizes.frames, 3, sizes.size, sizes.size)
     video = torch.rand(*shape, dtype=model.dtype, device=device)

@@ -12,6 +12,7 @@ import toy
 from flax import nnx
 
 from vplib import export, paths
+from vplib.files import FileError
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.layers import AttentionPool
@@ -70,7 +71,7 @@ def test_a_disturbed_export_leaves_nothing_and_a_folder_is_not_overwritten(tmp_p
 
     with monkeypatch.context() as patch:
         patch.setattr(numpy, "save_file", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(FileError, match=r"folder cannot be written: the disk is full; free"):
             export.export(tmp_path / "w.npz", tmp_path / "folder")
     assert [path.name for path in tmp_path.iterdir()] == ["w.npz"]
     command = [sys.executable, "-m", "vplib.export", tmp_path / "w.npz", tmp_path / "folder"]

@@ -219,7 +219,7 @@ def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
     tokens = FixedTeacher(2).tokens[...]
     shared = tokens * jnp.arange(1.0, 17.0) + jnp.arange(32.0).reshape(2, 1, 16)
     normal = instance_normalise(tokens)
-    assert toy.close(instance_normalise(shared), normal, 5e-3)
+    assert toy.close(instance_normalise(shared), normal, 1e-2)
     assert toy.close(normal.mean(1), 0) and toy.close(normal.std(1), 1, 5e-3)
     given = dict(key=jax.random.key(0), **PAPER)
     for normalise_targets, target in ((True, normal), (False, tokens)):
