@@ -36,6 +36,7 @@ test: setup ## all tests, every notebook included, in a fresh temporary folder
 
 lint: setup ## style of code and notebooks
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 lab: setup ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks/00_tour.ipynb

@@ -2,19 +2,22 @@
 
     python benchmarks/encoder.py                     prints
     python benchmarks/encoder.py --parts forward     only one part, or several
-    python benchmarks/encoder.py --record            also writes reports/tables/encoder.csv and encoder.json
+    python benchmarks/encoder.py --record            also writes reports/tables/encoder.{csv,json}
 
-forward:  one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs for as many operations and
-          (2) VideoPrism of Hugging Face `transformers` in PyTorch, where both are installed.
-training: the encoder's forward and backward pass: which share of the measured rate of large matrix products it reaches. The
-          bar is for accelerators.
-step:     loss and gradient of stage 2 with 65% masked, teacher included, against the student's dense forward and backward
-          pass on the same clips; then without the decoders. Notes give the ratio of operations: what arithmetic allows.
+forward:  one clip of 16 frames of 288 pixels, against (1) the time a large matrix product needs
+          for as many operations and (2) VideoPrism of Hugging Face `transformers` in PyTorch, where
+          both are installed.
+training: the encoder's forward and backward pass: which share of the measured rate of large matrix
+          products it reaches. The bar is for accelerators.
+step:     loss and gradient of stage 2 with 65% masked, teacher included, against the student's
+          dense forward and backward pass on the same clips; then without the decoders. Notes give
+          the ratio of operations: what arithmetic allows.
 
-What is compared is measured in one process, taking turns, with the same number of threads; weights are random. On a CPU
-all is float32, on an accelerator bfloat16. What cannot be run here gets the value "not measured" and the reason.
-`--attention` chooses another kernel than plain attention; its name and an accelerator's are appended to those of the rows.
-On 2 CPU cores each part takes minutes, and the last two gigabytes; on a GPU nearly all of it is compilation (40 s a program).
+What is compared is measured in one process, taking turns, with the same number of threads; weights
+are random. On a CPU all is float32, on an accelerator bfloat16. What cannot be run here gets the
+value "not measured" and the reason. `--attention` chooses another kernel than plain attention; its
+name and an accelerator's are appended to those of the rows. On 2 CPU cores each part takes
+minutes, and the last two gigabytes; on a GPU nearly all of it is compilation (40 s a program).
 """
 
 import argparse
@@ -58,12 +61,14 @@ WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
 
 
 def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
-    """Multiplications and additions of a stack's matrix products, forward, when each token sees `keys` tokens."""
+    """Multiplications and additions of a stack's matrix products, forward, when each token sees
+    `keys` tokens."""
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
 def encoder_operations(sizes: Sizes, places: int) -> float:
-    """Of one clip with `places` tokens a frame, on which its temporal attention depends: see `VideoEncoder._by_place`."""
+    """Of one clip with `places` tokens a frame, on which its temporal attention depends: see
+    `VideoEncoder._by_place`."""
     tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
     keys = sizes.frames
     if places < sizes.places:
@@ -76,7 +81,8 @@ def encoder_operations(sizes: Sizes, places: int) -> float:
 
 
 def step_operations(sizes: Sizes, mask_ratio: float) -> float:
-    """Of stage 2's step on one clip: teacher forward; student on visible tokens and decoders forward and backward (thrice)."""
+    """Of stage 2's step on one clip: teacher forward; student on visible tokens and decoders
+    forward and backward (thrice)."""
     seen, decoder = visible_count(sizes.places, mask_ratio), sizes.decoder
     student = encoder_operations(sizes, seen)
     for tokens in (sizes.frames * sizes.places, sizes.frames * seen):  # local, global
@@ -87,7 +93,8 @@ def step_operations(sizes: Sizes, mask_ratio: float) -> float:
 
 
 def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:
-    """Seconds of `repeats` calls of each, taking turns; the first calls, which compile and warm up, do not count."""
+    """Seconds of `repeats` calls of each, taking turns; the first calls, which compile and warm
+    up, do not count."""
     times = {name: [] for name in runs}
     for repeat in range(repeats + 1):
         for name, run in runs.items():
@@ -102,7 +109,8 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.n
 
 
 def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "") -> dict:
-    """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note` why."""
+    """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note`
+    why."""
     values = {"value": "not measured", "low": None, "high": None}
     if ratios is not None:
         values = {
@@ -152,7 +160,8 @@ def torch_forward(sizes: Sizes) -> Callable[[], object] | str:
 
 
 def large_products(operations: float) -> tuple[Callable[[], object], float]:
-    """Matrix products of about a quarter of `operations`, and by what to multiply their time for all of them."""
+    """Matrix products of about a quarter of `operations`, and by what to multiply their time for
+    all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
     matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(
         DTYPE
@@ -323,7 +332,8 @@ def machine() -> dict:
 
 
 def write(rows: list[dict], times: dict) -> None:
-    """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in encoder.json."""
+    """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in
+    encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
     seconds = table.with_suffix(".json")
     old = json.loads(seconds.read_text(encoding="utf-8")) if seconds.exists() else []

@@ -1,11 +1,13 @@
-"""What masking saves: time of the encoder's forward and backward pass on visible tokens, as a share of all tokens'.
+"""What masking saves: time of the encoder's forward and backward pass on visible tokens, as a
+share of all tokens'.
 
     python benchmarks/visible_cost.py            prints
-    python benchmarks/visible_cost.py --record   also writes the rows into reports/tables/headline.csv
+    python benchmarks/visible_cost.py --record   also writes rows of reports/tables/headline.csv
 
-Both passes are measured in one process, taking turns, so that whatever else the machine does meets both alike. Sizes
-are those of `model=tiny`; the second line has as many tokens as the released base model (16 frames of 256) at tiny's
-width, where attention weighs more than in any real model. Minutes on 2 CPU cores.
+Both passes are measured in one process, taking turns, so that whatever else the machine does meets
+both alike. Sizes are those of `model=tiny`; the second line has as many tokens as the released
+base model (16 frames of 256) at tiny's width, where attention weighs more than in any real model.
+Minutes on 2 CPU cores.
 """
 
 import argparse
@@ -40,7 +42,8 @@ def seconds(run, *inputs) -> float:
 def measure(
     sizes: Sizes, *, batch: int, mask: str, mask_ratio: float, repeats: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is visible."""
+    """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is
+    visible."""
     encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
     shape = (batch, sizes.frames, sizes.size, sizes.size, 3)
     video = jax.random.uniform(jax.random.key(0), shape)

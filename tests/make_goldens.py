@@ -1,13 +1,15 @@
-"""Writes golden/videotext.npz and classifier.npz: random parameters, inputs and outputs of another implementation.
+"""Writes golden/videotext.npz and classifier.npz: random parameters, inputs and outputs of another
+implementation.
 
-The other implementation is VideoPrism of Hugging Face `transformers`, in PyTorch. It needs an environment of its own:
+The other implementation is VideoPrism of Hugging Face `transformers`, in PyTorch. It needs an
+environment of its own:
 
     python -m venv golden-env && golden-env/bin/pip install -e '.[torch]'
     golden-env/bin/python tests/make_goldens.py
 
-Parameters are saved in the released layout (`params/...`, layers on axis 0; names by the table of `vplib.export`, read
-backwards); biases, norms and scales are not zero on purpose, and queries are large enough for the cap on attention
-logits to matter. `tests/test_encoders.py` compares.
+Parameters are saved in the released layout (`params/...`, layers on axis 0; names by the table of
+`vplib.export`, read backwards); biases, norms and scales are not zero on purpose, and queries are
+large enough for the cap on attention logits to matter. `tests/test_encoders.py` compares.
 """
 
 from dataclasses import replace
@@ -44,7 +46,8 @@ CASES = {  # clips, frames, pixels
 
 
 def randomise(model: torch.nn.Module, rng: np.random.Generator) -> None:
-    """Every parameter: matrices with variance 1 / inputs (queries and keys 6 times that), the rest normal and small."""
+    """Every parameter: matrices with variance 1 / inputs (queries and keys 6 times that), the rest
+    normal and small."""
     for name, value in model.named_parameters():
         fan_in = value[0].numel() if value.ndim > 1 else 100
         gain = 6.0 if ("q_proj" in name or "k_proj" in name) and value.ndim > 1 else 1.0

@@ -1,4 +1,6 @@
-"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on the way to its file."""
+"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on
+the way to its file.
+"""
 
 import json
 import sys
@@ -151,7 +153,7 @@ def test_predict_goes_on_after_a_video_that_cannot_be_read(
     shown = capsys.readouterr()
     assert shown.out.count("\n") == 1 and "a.mp4: " in shown.out
     first, second = shown.err.splitlines()
-    assert first.startswith("error: ") and "b.mp4: is not a readable video; " in first
+    assert first.startswith("error: ") and "b.mp4: is not a readable video" in first
     assert "gone.mp4: cannot be opened (No such file or directory); " in second
 
 

@@ -35,9 +35,11 @@ def test_every_notebook_composes_with_every_option(name, out):
 
 @pytest.mark.parametrize("group", ["model", "hardware", "scale", "ablation"])
 def test_options_of_a_group_set_the_same_keys(group, write_notebook):
-    """A key that only one option has is a misspelt one: overlays change settings, base.yaml declares them.
+    """A key that only one option has is a misspelt one: overlays change settings, base.yaml
+    declares them.
 
-    But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of another configuration.
+    But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of
+    another configuration.
     """
     (paths.CONF / "90_toy.yaml").write_text(
         "defaults: [base, _self_]\nname: 90_toy\n"
@@ -184,7 +186,9 @@ def test_sections_that_a_notebook_does_not_use_are_not_there(out):
 
 @pytest.mark.parametrize("name", config.names())
 def test_every_key_has_a_rule(name, out):
-    """Also what is null or missing until somebody gives it. What is free text is listed as such in the table."""
+    """Also what is null or missing until somebody gives it. What is free text is listed as such in
+    the table.
+    """
     for choice in ("world", "folder", "webdataset"):
         given = ["data.root=x"] if choice != "world" and "data" in uses(name) else []
         leaves = config._leaves(load(name, [f"data={choice}", *given]))

@@ -1,4 +1,5 @@
-"""Layers and encoders: equal to other implementations, and blind to what is masked, padded or absent."""
+"""Layers and encoders: equal to other implementations, and blind to what is masked, padded or
+absent."""
 
 import re
 from dataclasses import replace
@@ -53,7 +54,7 @@ def arrays(path):
         return dict(file)
 
 
-# --- other implementations --------------------------------------------------------------------------------------------
+# --- other implementations -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +173,7 @@ def test_new_models_start_as_released_but_for_patches_which_see_standardised_pix
     assert abs(projected.std() - 1) < 0.05 and abs(projected.mean(0)).max() < 0.2
 
 
-# --- layers -----------------------------------------------------------------------------------------------------------
+# --- layers --------------------------------------------------------------------------------------
 
 
 def test_attention_caps_logits_before_it_masks():
@@ -201,7 +202,8 @@ def heads(*tokens: int) -> list[jax.Array]:
 
 
 def test_queries_may_be_taken_in_pieces(monkeypatch):
-    """What keeps the logits of long sequences out of memory changes neither attention nor its gradients."""
+    """What keeps the logits of long sequences out of memory changes neither attention nor its
+    gradients."""
     qkv = heads(12, 8, 8)
     whole = attention_and_gradients(*qkv)
     monkeypatch.setattr(
@@ -267,7 +269,8 @@ def test_tokamax_where_it_cannot_work_is_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_accelerators_compute_the_same(remat, monkeypatch):
-    """Their stacks are unrolled and may recompute norms, GELU and attention in the backward pass: no other result."""
+    """Their stacks are unrolled and may recompute norms, GELU and attention in the backward pass:
+    no other result."""
     encoder = toy.encoder(spatial_layers=2)
     configure(encoder, remat=remat)
     video = toy.pixels(0, 2)
@@ -372,7 +375,7 @@ def test_primer_hybrid_blocks_have_a_norm_before_and_after_each_part():
     assert toy.close(block(x), y + part.post_layer_norm(z))
 
 
-# --- the video encoder ------------------------------------------------------------------------------------------------
+# --- the video encoder ---------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +457,8 @@ def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder, ragged):
 
 
 def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder, ragged):
-    """Place 4 is visible in frame 0 only, so its token there cannot know the other frames; place 5 is also in frame 2."""
+    """Place 4 is visible in frame 0 only, so its token there cannot know the other frames; place 5
+    is also in frame 2."""
     video, places = toy.pixels(0, 1), jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])
     before = encode(encoder, video, visible=places)[0]
     after = encode(encoder, replace_patch(replace_patch(video, 1, 8), 2, 7), visible=places)[0]
@@ -568,7 +572,7 @@ def test_half_precision_pixels_give_half_precision_tokens(encoder):
     assert toy.close(tokens.astype(jnp.float32), encode(encoder, video), 0.3)
 
 
-# --- the text encoder -------------------------------------------------------------------------------------------------
+# --- the text encoder ----------------------------------------------------------------------------
 
 
 def test_padding_has_no_influence_on_a_text():

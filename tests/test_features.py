@@ -1,10 +1,12 @@
-"""Features of corpora: read once, a batch at a time, by any number of encoders; embeddings of texts."""
+"""Features of corpora: read once, a batch at a time, by any number of encoders; embeddings of
+texts.
+"""
 
 import numpy as np
 import pytest
 import toy
 
-from vplib.data import shards, sources, text, video
+from vplib.data import pipeline, shards, sources, text, video
 from vplib.evaluate import features
 from vplib.model import checkpoints
 
@@ -12,7 +14,9 @@ VIEW = dict(frames=3, size=12, resolution=16)
 
 
 class Counted:
-    """A corpus of videos in memory that counts how often each is opened; None is a file that is no video."""
+    """A corpus of videos in memory that counts how often each is opened; None is a file that is no
+    video.
+    """
 
     def __init__(self, videos: list):
         self.videos, self.opened = videos, [0] * len(videos)
@@ -92,10 +96,10 @@ def test_corpora_are_cut_from_their_resolution_and_own_videos_are_seen_whole():
     frames = np.zeros((6, 8, 16, 3), np.uint8)
     frames[..., 4:12, 0] = 255  # the central square, of 8 pixels
     file = video.encode(frames, 6)
-    seen = features.read(file, name="a", frames=3, size=12)
+    seen = pipeline.read_clip(file, name="a", frames=3, size=12)
     assert seen.shape == (3, 12, 12, 3)
     assert seen[:, 3:9, 3:9, 0].min() > 180 > 60 > seen[..., 2].max()
-    assert features.read(file, name="a", frames=3, size=4, resolution=6).shape == (3, 4, 4, 3)
+    assert pipeline.read_clip(file, name="a", frames=3, size=4, resolution=6).shape == (3, 4, 4, 3)
 
 
 def test_what_is_known_of_clips_is_none_where_it_cannot_be_read(corpus):

@@ -10,7 +10,7 @@ RECIPE = dict(classes=4, heads=2, epochs=12, batch=32, learning_rate=3e-3, weigh
 
 
 def planted(clips: int, seed: int, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Noise tokens, one of which, at a random place, points in the direction of the clip's class."""
+    """Noise tokens, one of which, at a random place, points in the direction of the class."""
     rng = np.random.default_rng(seed)
     tokens, labels = rng.normal(size=(clips, 6, 16)), rng.integers(4, size=clips)
     tokens[np.arange(clips), rng.integers(6, size=clips)] += strength * np.eye(16)[labels]

@@ -41,7 +41,9 @@ def test_intervals_know_both_clips_and_repeats_and_repeat_with_their_seed():
 
 
 def test_differences_stay_paired():
-    """Two models that differ by the same amount on every clip differ surely, however unlike the clips are."""
+    """Two models that differ by the same amount on every clip differ surely, however unlike the
+    clips are.
+    """
     base = np.random.default_rng(0).random((3, 50))
     mean, low, high = metrics.interval(base + 0.01 - base)
     assert mean == pytest.approx(0.01) and high - low < 1e-9
@@ -55,7 +57,9 @@ def test_confusion_counts_truth_by_guess():
 
 
 def test_five_repeats_that_differ_much_make_too_narrow_an_interval():
-    """As the docstring says: four times the deviation of the mean over clips, and 88% instead of 95%."""
+    """As the docstring says: four times the deviation of the mean over clips, and 88% instead of
+    95%.
+    """
     rng, clips, covered = np.random.default_rng(0), 400, 0
     for trial in range(200):
         level = 0.5 + 4 * 0.5 / clips**0.5 * rng.normal(size=(5, 1))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -187,13 +188,21 @@ def test_decoded_clips_are_kept_up_to_the_given_memory(folders):
     assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
 
 
+def test_long_clips_give_the_same_batches_from_the_picked_frames_alone(folders, monkeypatch):
+    known = draw(stream(folders), 5)
+    monkeypatch.setattr(pipeline.video, "decode", partial(pipeline.video.decode, max_bytes=1))
+    source = pipeline.ClipSource(folders["first"], resolution=16, tokenizer=None, memory=10**6)
+    assert isinstance(source[0]["frames"], pipeline.video.LazyFrames) and source[0] is source[0]
+    assert same(draw(stream(folders), 5), known)
+
+
 # --- frames and crops -------------------------------------------------------------------------------------------------
 
 
 def item(frames: int, height: int = 6, width: int = 8) -> dict:
     """A clip whose pixels hold (frame, row, column)."""
     grid = np.stack(np.meshgrid(*map(np.arange, (frames, height, width)), indexing="ij"), -1)
-    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8}
+    return {"frames": grid.astype(np.uint8), "times": np.arange(frames) / 8, "end": frames / 8}
 
 
 def test_crops_are_the_same_square_in_every_frame_anywhere_in_the_picture():

@@ -1,13 +1,18 @@
+import contextlib
+import errno
 import io
 import os
 import re
 import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from vplib import environment, paths, progress, run
+from vplib import config, environment, files, paths, progress, run
 from vplib.config import ConfigError
 from vplib.run import RunError
 
@@ -50,7 +55,11 @@ def test_equal_runs_leave_equal_notebooks(write_notebook, out, capsys):
     assert str(paths.ROOT) not in text and str(out) not in text
     assert "noise" not in text.replace('warnings.warn(\\"noise\\")', "")
     assert "'seed=3'" in text
-    assert sorted(file.name for file in first.parent.iterdir()) == ["config.yaml", "notebook.ipynb"]
+    assert sorted(file.name for file in first.parent.iterdir()) == [
+        ".lock",
+        "config.yaml",
+        "notebook.ipynb",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -77,9 +86,154 @@ def test_a_failing_cell_is_named_and_its_notebook_kept(cell, words, write_notebo
     assert outputs[0].text == "before\n"
     assert "after" not in str(outputs)
     assert sorted(file.name for file in (out / "runs/90_toy/world-lesson-none-s0").iterdir()) == [
+        ".lock",
         "config.yaml",
         "notebook.ipynb",
     ]
+
+
+def test_any_path_will_do_and_a_good_run_is_quiet(write_notebook, out, monkeypatch, capfd):
+    """Braces are papermill's fields elsewhere, and long folders leave no room for the names of
+    sockets.
+    """
+    write_notebook("import os, tempfile; print(os.environ['VPLIB_HELD'], tempfile.gettempdir())")
+    monkeypatch.setattr(paths, "OUT", out / "{a}")
+    (out / ("long" * 20)).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(out / ("long" * 20)))
+    target = run.run("90_toy")
+    shown = capfd.readouterr()
+    held, temporary = shown.out.rsplit(maxsplit=1)
+    assert target.parent == out / "{a}/runs/90_toy/world-lesson-none-s0" == Path(held)
+    assert len(temporary) < 60 and not Path(temporary).exists()
+    assert [line.split()[0] for line in shown.err.splitlines()] == ["90_toy", "cell", "90_toy"]
+
+
+def test_a_folder_serves_one_run_at_a_time(write_notebook, out):
+    write_notebook(f"open({str(out / 'started')!r}, 'w')")
+    with (
+        files.locked(out / "runs/90_toy/world-lesson-none-s0", doing="running 90_toy"),
+        pytest.raises(files.FileError, match=r"is in use \(process \d+ on .*, running 90_toy\)"),
+    ):
+        run.run("90_toy")
+    assert not (out / "started").exists()
+
+
+def test_a_full_disk_is_one_sentence(write_notebook, out, monkeypatch):
+    write_notebook()
+    config.load("90_toy")
+    notebook = nbformat.v4.new_notebook()
+    monkeypatch.setattr(run, "_execute", lambda *_: (notebook, None))
+    monkeypatch.setattr(os, "replace", raising(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(
+        SystemExit, match="^error: .*notebook.ipynb cannot be written: the disk is full"
+    ):
+        monkeypatch.setattr(sys, "argv", ["run", "90_toy"])
+        run.main()
+    assert [*out.glob("runs/**/*notebook*")] == []
+
+
+def raising(error: BaseException):
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
+def test_a_stop_ends_with_what_goes_on(out, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run", "30_stage2"])
+    monkeypatch.setattr(run, "run", raising(KeyboardInterrupt()))
+    with pytest.raises(SystemExit) as end:
+        run.main()
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "\nstopped: the same command goes on from here\n"
+
+
+def gone(process: int) -> bool:
+    """Whether a process ends within ten seconds (one that nobody has asked for its code counts as
+    ended).
+    """
+    for _ in range(100):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        if not files.alive(process):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_workers_end_with_their_kernel(write_notebook, capsys):
+    write_notebook(
+        "import os, signal, subprocess\n"
+        "print('worker', subprocess.Popen(['sleep', '60']).pid, flush=True)",
+        "os.kill(os.getpid(), signal.SIGKILL)",
+    )
+    with pytest.raises(RunError, match="the kernel died"):
+        run.run("90_toy")
+    assert gone(int(re.search(r"worker (\d+)", capsys.readouterr().out)[1]))
+
+
+@pytest.mark.parametrize(
+    ("child", "tie"),
+    [
+        (
+            "subprocess.Popen(['sleep', '60'], start_new_session=True)",
+            "environment.ending_with_us(child.pid).__enter__()",
+        ),
+        (
+            "subprocess.Popen([sys.executable, '-c', 'from vplib import environment; import time;"
+            " environment.end_with_parent(); print(flush=True); time.sleep(60)'], stdout=-1)",
+            "child.stdout.readline()",
+        ),
+    ],
+    ids=["a group that is held", "a child that follows"],
+)
+def test_children_end_with_a_killed_parent(child, tie):
+    script = (
+        "import subprocess, sys, time\nfrom vplib import environment\n"
+        f"child = {child}\n{tie}\nprint(child.pid, flush=True)\ntime.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=paths.ROOT, stdout=subprocess.PIPE, text=True
+    )
+    process = int(parent.stdout.readline())
+    assert files.alive(process)
+    parent.kill()
+    parent.communicate()
+    assert gone(process)
+
+
+def test_what_killed_runs_left_is_removed(tmp_path, monkeypatch):
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with run._short_folder() as folder:
+        assert folder.parent == place
+        stale = folder.with_name(re.sub(rf"-{os.getpid()}-", f"-{ended.pid}-", folder.name))
+        stale.mkdir()
+        with run._short_folder() as other:
+            assert other != folder and folder.exists() and not stale.exists()
+    assert [*place.iterdir()] == []
+    place.rmdir()
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(RunError, match="set TMPDIR to a folder of yours"), run._short_folder():
+        pass
+
+
+def test_plain_papermill_takes_the_same_string(write_notebook, out):
+    write_notebook(
+        "from vplib import config\nprint(config.load('02_contrastive', overrides).command, end='')"
+    )
+    source, made = paths.NOTEBOOKS / "90_toy.ipynb", out / "made.ipynb"
+    notebook = nbformat.read(source, 4)
+    notebook.metadata = nbformat.read(paths.ROOT / "notebooks/02_contrastive.ipynb", 4).metadata
+    nbformat.write(notebook, source)
+    words = ["--no-progress-bar", "-p", "overrides", "seed=3 tag=x"]
+    command = [sys.executable, "-m", "papermill", source, made, *words]
+    subprocess.run(command, cwd=paths.ROOT, check=True)
+    (printed,) = nbformat.read(made, 4).cells[-1].outputs
+    assert printed.text == "python -m vplib.run 02_contrastive seed=3 tag=x"
 
 
 def test_a_print_has_a_largest_size(out, monkeypatch):

@@ -40,17 +40,24 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
         traced.append(jax.sharding.get_abstract_mesh().size)
         return stage1_loss(stage, batch, drop=0.5, key=key, step=step)
 
-    trained = loop.fit(
-        toy.stage1(vocabulary=4096),
-        loss,
-        batches,
-        steps=STEPS,
-        tx=optax.sgd(0.1, momentum=0.9),
-        seed=0,
-        out=out,
-        mesh=mesh,
-        every=1,
-        checkpoint_every=STEPS,
+    def train():
+        return loop.fit(
+            toy.stage1(vocabulary=4096),
+            loss,
+            batches,
+            steps=STEPS,
+            tx=optax.sgd(0.1, momentum=0.9),
+            seed=0,
+            out=out,
+            mesh=mesh,
+            every=1,
+            checkpoint_every=STEPS,
+        )
+
+    trained, again = train(), train()  # the second one finds the state of the first
+    assert batches.drawn == STEPS
+    assert checkpoints.digest(checkpoints.flatten(again)) == checkpoints.digest(
+        checkpoints.flatten(trained)
     )
     assert traced == [mesh.size], "compiled anew although no shape changed, or without its mesh"
     places = {name: value.sharding.spec for name, value in toy.leaves(trained).items()}
@@ -119,7 +126,7 @@ def finish(*processes: subprocess.Popen) -> None:
     """Waits for success; a process that hangs, or whose partner died, fails the test."""
     try:
         for process in processes:
-            output, _ = process.communicate(timeout=90)
+            output, _ = process.communicate(timeout=240)
             assert process.returncode == 0, output
     finally:
         for process in processes:

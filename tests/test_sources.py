@@ -5,17 +5,18 @@ import io
 import json
 import os
 import pickle
+import subprocess
+import sys
 import tarfile
 import unicodedata
 from pathlib import Path
 
 import av
-import numpy as np
 import pytest
-from test_video import CLIPS, make, make_sound, moving_square, needs_clips, odd_files
+from test_video import CLIPS, make, make_sound, moving_square, needs_clips
 
 from vplib import paths
-from vplib.data import shards, sources, standardize, video
+from vplib.data import shards, sources, video
 
 
 def folder_of(root, entries):
@@ -72,77 +73,6 @@ def test_a_plain_h264_clip_is_kept_byte_for_byte_with_its_fields(tmp_path):
     }
 
 
-def test_large_clips_are_scaled_down_to_the_side_asked_for():
-    data, facts = standardize.standardize(
-        video.encode(moving_square(), 10), name="a.mp4", max_side=24
-    )
-    assert (facts["width"], facts["height"], facts["frames"], facts["fps"]) == (32, 24, 12, 10)
-    assert video.decode(data, name="a").frames.shape == (12, 24, 32, 3)
-    assert (
-        data
-        == standardize.standardize(video.encode(moving_square(), 10), name="a.mp4", max_side=24)[0]
-    )
-
-
-@pytest.mark.parametrize(
-    "data",
-    [
-        make(moving_square(), codec="ffv1", container="matroska", pixels="bgr0"),
-        make(moving_square(12, 49, 65), codec="libvpx-vp9", container="webm"),
-        make(moving_square(), prepare=lambda stream: stream.set_display_rotation(180)),
-    ],
-    ids=["lossless", "odd size", "turned"],
-)
-def test_other_files_become_upright_h264_of_even_size(data):
-    made, facts = standardize.standardize(data, name="a", max_side=480)
-    seen = video.probe(made, name="a")
-    assert seen.codec == "h264" and seen.plain and (seen.width, seen.height) == (64, 48)
-    assert facts["frames"] == 12 and facts["fps"] == pytest.approx(10)
-    before, after = (
-        video.decode(data, name="before").frames[:, :48, :64],
-        video.decode(made, name="after").frames,
-    )
-    assert np.abs(before.astype(int) - after).mean() < 8
-
-
-def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
-    times = [0, 100, 200, 300, 800, 900, 1600]
-    made, facts = standardize.standardize(
-        make(moving_square(7), times=times), name="phone", max_side=48
-    )
-    decoded = video.decode(made, name="phone")
-    assert (
-        facts["fps"] == pytest.approx(10)
-        and facts["frames"] == 17
-        and facts["duration"] == pytest.approx(1.7)
-    )
-    np.testing.assert_allclose(np.diff(decoded.times), 0.1, atol=1e-3)
-    squares = (decoded.frames[:, 24].min(axis=2) > 150).argmax(
-        axis=1
-    )  # left edge of the white square
-    assert squares[[0, 3, 7, 8, 9, 15, 16]].tolist() == [0, 3, 3, 4, 5, 5, 6]
-
-
-def test_repeats_are_one_for_each_frame_at_a_constant_rate_despite_rounded_times():
-    times = np.round(np.arange(1000) * 1001 / 15000, 3)  # as Matroska stores them
-    assert (standardize.constant_rate_repeats(times, 15000 / 1001) == 1).all()
-
-
-def test_a_single_frame_is_a_clip_and_a_tiny_picture_is_not():
-    _, facts = standardize.standardize(video.encode(moving_square(1), 10), name="a", max_side=48)
-    assert facts["frames"] == 1 and facts["duration"] == pytest.approx(0.1)
-    with pytest.raises(video.VideoError, match="a: is only 2x2 pixels"):
-        standardize.standardize(
-            video.encode(np.zeros((3, 2, 2, 3), np.uint8), 10), name="a", max_side=48
-        )
-
-
-def test_a_wrong_timestamp_does_not_ask_for_years_of_one_frame():
-    data = make(moving_square(4), times=[0, 100, 200, 900_000])
-    with pytest.raises(video.VideoError, match="shows only 4 frames in 900 s"):
-        standardize.standardize(data, name="a", max_side=48)
-
-
 def test_broken_files_of_a_folder_are_skipped_and_named(tmp_path):
     good = video.encode(moving_square(), 10)
     files = {
@@ -176,6 +106,7 @@ def test_an_empty_folder_is_named(tmp_path):
     assert f"{tmp_path / 'metadata.jsonl'}: there is no such file" in complaint(tmp_path)
     (tmp_path / "metadata.jsonl").write_text("\n")
     assert "names no clips" in complaint(tmp_path)
+    assert r"no\x1b[2Jne\nhere/metadata.jsonl: " in complaint(tmp_path / "no\x1b[2Jne\nhere")
 
 
 @pytest.mark.parametrize(
@@ -218,6 +149,9 @@ def test_captions_are_asked_for_only_where_they_are_needed(tmp_path):
     with pytest.raises(sources.SourceError, match=r"metadata.jsonl, line 3: there is no `text`"):
         source.texts()
     assert source_of(folder_of(tmp_path / "all", entries)).texts() == ["a clip", "a clip"]
+    (tmp_path / "all/1.mp4").write_bytes(b"")
+    with pytest.raises(video.VideoError, match=r"^1.mp4: is empty \(0 bytes\); "):
+        source_of(tmp_path / "all").original(1)
 
 
 def test_labels_that_look_the_same_are_the_same(tmp_path):
@@ -292,6 +226,26 @@ def test_whatever_a_clip_raises_leaves_out_that_clip(tmp_path, monkeypatch):
     assert manifest["records"] == 1
 
 
+def test_files_are_read_as_utf8_whatever_the_locale(tmp_path):
+    data = video.encode(moving_square(), 10)
+    folder_of(tmp_path, [("a.mp4", data, {})])
+    os.rename(tmp_path / "a.mp4", os.fsencode(tmp_path) + "/\u732b.mp4".encode())
+    line = {"file_name": "\u732b.mp4", "text": "tr\u00e8s bon", "label": "\u00e9"}
+    (tmp_path / "metadata.jsonl").write_text(json.dumps(line, ensure_ascii=False), "utf-8")
+    code = (
+        "from vplib.data import shards, sources\n"
+        f"source = sources.FolderSource({str(tmp_path)!r}, name='mine', resolution=48)\n"
+        "for _ in range(2):\n"  # the second time, the shard is known
+        f"    shards.write(source, {str(tmp_path / 'out')!r}, shard_size=2, workers=0,"
+        " max_skipped_fraction=0)\n"
+        f"read = shards.Shards({str(tmp_path / 'out')!r})\n"
+        "print(ascii([read[0].text, *read.manifest['statistics']['labels']]))"
+    )
+    plain = {**os.environ, "LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONPATH": str(paths.ROOT)}
+    ran = subprocess.run([sys.executable, "-c", code], env=plain, capture_output=True, text=True)
+    assert ran.stdout == ascii(["tr\u00e8s bon", "\u00e9"]) + "\n", ran.stderr
+
+
 def test_the_root_may_be_at_home(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert sources.resolve("~/videos") == tmp_path / "videos"
@@ -359,6 +313,8 @@ def test_bad_archives_are_named(tmp_path):
         return str(caught.value)
 
     assert "holds no .tar files" in complain()
+    with pytest.raises(sources.SourceError, match="this is no tar file"):
+        sources.WebDatasetSource(tmp_path / ("x" * 300), name="web", resolution=48)
     path = tar_of(tmp_path / "0.tar", {"0.txt": b"no video"})
     assert "hold no videos" in complain()
     tar_of(path, {"0.txt": b"a clip", "0.mp4": video.encode(moving_square(40), 10)})
@@ -483,19 +439,3 @@ def test_real_clips_become_shards_that_decode_as_their_captions_say(tmp_path):
             facts["width"], facts["height"], 144
         )
         assert len(video.decode(clip.video, name="clip").frames) == facts["frames"]
-
-
-@needs_clips
-@pytest.mark.parametrize("facts", odd_files, ids=[facts["file"] for facts in odd_files])
-def test_odd_real_files_are_standardized_or_refused(facts):
-    path, expected = CLIPS / facts["file"], facts["expected"]
-    if expected["decodable"] != "yes" or expected["attached_pic"] or expected["display_width"] == 1:
-        with pytest.raises(video.VideoError):
-            standardize.standardize(path, name=facts["file"], max_side=96)
-        return
-    data, told = standardize.standardize(path, name=facts["file"], max_side=96)
-    decoded = video.decode(data, name=facts["file"])
-    assert decoded.frames.shape == (told["frames"], told["height"], told["width"], 3)
-    assert min(told["width"], told["height"]) <= 96 and decoded.fps == pytest.approx(told["fps"])
-    if facts["kind"] != "variable-frame-rate":
-        assert told["frames"] == expected["frames_decoded"]

@@ -1,4 +1,5 @@
-"""Both stages: who sees what, where gradients go, what each ablation removes, and that both learn."""
+"""Both stages: who sees what, where gradients go, what each ablation removes, and that both
+learn."""
 
 from functools import partial
 
@@ -53,11 +54,12 @@ class FixedTeacher(VideoText):
         return self.embedding[...]
 
 
-# --- stage 1 ----------------------------------------------------------------------------------------------------------
+# --- stage 1 -------------------------------------------------------------------------------------
 
 
 def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
-    """Replaces the pixels of one place after the other: the loss changes where the place was kept."""
+    """Replaces the pixels of one place after the other: the loss changes where the place was
+    kept."""
     stage, batch, other = toy.stage1(), toy.batch(0, clips=2), toy.batch(1, clips=2)["video"]
     loss = jax.jit(
         lambda batch: stage1_loss(stage, batch, drop_ratio=0.5, key=jax.random.key(0))[0]
@@ -121,11 +123,12 @@ def test_the_temperature_learns():
     assert gradient == pytest.approx((values[1] - values[0]) / 0.2, rel=0.05)
 
 
-# --- stage 2 ----------------------------------------------------------------------------------------------------------
+# --- stage 2 -------------------------------------------------------------------------------------
 
 
 def exchange(video: np.ndarray, visible, *, masked: bool) -> np.ndarray:
-    """The video with other pixels at its masked places, or at its visible ones (3 x 3 places of 4 x 4 pixels)."""
+    """The video with other pixels at its masked places, or at its visible ones (3 x 3 places of 4
+    x 4 pixels)."""
     shown = np.eye(9, dtype=bool)[np.asarray(visible)].any(2).reshape(-1, 3, 3, 3)  # B T row column
     shown = np.kron(shown, np.ones((1, 1, 4, 4), bool))[..., None]  # B T H W 1
     other = toy.batch(7, clips=len(video))["video"]
@@ -147,7 +150,8 @@ def test_the_student_does_not_see_masked_pixels(mask):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Stage 2's loss and its gradients with respect to student and teacher; compiled once, for 8 clips."""
+    """Stage 2's loss and its gradients with respect to student and teacher; compiled once, for 8
+    clips."""
 
     def loss(stage, teacher, batch, key):
         return stage2_loss(stage, batch, teacher, **PAPER, key=key)[0]
@@ -210,7 +214,8 @@ def test_each_ablation_removes_exactly_its_term():
 
 
 def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
-    """Neither a token that is the same everywhere in a clip nor the size of a channel changes them."""
+    """Neither a token that is the same everywhere in a clip nor the size of a channel changes
+    them."""
     tokens = FixedTeacher(2).tokens[...]
     shared = tokens * jnp.arange(1.0, 17.0) + jnp.arange(32.0).reshape(2, 1, 16)
     normal = instance_normalise(tokens)
@@ -241,12 +246,13 @@ def test_the_losses_are_means_over_all_tokens_over_masked_ones_and_over_clips():
     assert float(numbers["global"]) == pytest.approx(float(whole.mean()), abs=1e-5)
 
 
-# --- token shuffling --------------------------------------------------------------------------------------------------
+# --- token shuffling -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def see_through():
-    """A local decoder that hands its input on: output = permuted tokens + positions; the mask token is zero."""
+    """A local decoder that hands its input on: output = permuted tokens + positions; the mask
+    token is zero."""
     decoder = toy.filled(lambda: LocalDecoder(toy.SIZES, toy.SIZES, rngs=nnx.Rngs(0)))
     block = decoder.stack.transformers_stack.x_layers
     for part in (block.self_attention.post, block.ff_layer.ffn_layer2.linear):
@@ -313,7 +319,8 @@ def test_shuffling_warms_up_from_none_to_all():
 
 
 def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
-    """With nothing but positions to go by, the decoder meets targets that are those positions, at distance zero."""
+    """With nothing but positions to go by, the decoder meets targets that are those positions, at
+    distance zero."""
     stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
     stage.local_decoder = see_through[1]
     norm = stage.encoder.temporal_ln
@@ -329,7 +336,7 @@ def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
     assert loss2(stage, toy.batch(0, clips=2), teacher, **PAPER, key=jax.random.key(0))[0] < 1e-5
 
 
-# --- learning ---------------------------------------------------------------------------------------------------------
+# --- learning ------------------------------------------------------------------------------------
 
 
 def learn(stage, value_and_grad, steps=60):

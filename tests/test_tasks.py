@@ -1,4 +1,6 @@
-"""Tasks: labels are checked first, heads answer, and every metric gets its interval; four tasks and one of tomorrow."""
+"""Tasks: labels are checked first, heads answer, and every metric gets its interval; four tasks
+and one of tomorrow.
+"""
 
 from functools import partial
 
@@ -13,7 +15,7 @@ from vplib.evaluate import features, heads, metrics, tasks
 RECIPE = dict(heads=2, epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.01)
 
 
-# --- labels -----------------------------------------------------------------------------------------------------------
+# --- labels ---------------------------------------------------------------------------------------
 
 
 def metas(*labels) -> list[dict]:
@@ -37,7 +39,8 @@ def test_labels_that_differ_in_spaces_only_are_one():
 def test_missing_and_blank_labels_are_counted_and_the_first_is_named(wrong):
     with pytest.raises(
         tasks.LabelError,
-        match=r"^val: 2 of 4 clips have no label or a blank one under 'label' \(first: clip 1, 1\.mp4\); add them to .* what is labelled\.$",
+        match=r"^val: 2 of 4 clips have no label or a blank one under 'label' "
+        r"\(first: clip 1, 1\.mp4\); add them to .* what is labelled\.$",
     ):
         tasks.labels(metas("a", wrong, "b", wrong), "label", name="val")
 
@@ -67,11 +70,11 @@ def test_clips_that_were_not_read_or_are_of_no_trained_class_are_left_out():
     assert test.values["x"].tolist() == [[0], [2]] and train.values["x"] is found[0].values["x"]
 
 
-# --- probes -----------------------------------------------------------------------------------------------------------
+# --- probes ---------------------------------------------------------------------------------------
 
 
 class Labelled:
-    """Clips whose label, and several of them, tell their colour; those of `toy.Marked` otherwise."""
+    """Clips of `toy.Marked` with a label each, and with several."""
 
     def __init__(self, corpus: shards.Shards, labels: list):
         self.corpus, self.labels, self.read = corpus, labels, 0
@@ -210,13 +213,15 @@ def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
         np.mean([average_precision(outputs, one.targets) for outputs in one.outputs])
     )
     assert one.chance() == 0.75
+    perfect = tasks.Answers(kind, np.stack([one.targets] * 2), one.targets)
+    assert tasks.row("perfect", perfect)["low"] == 1  # clips are drawn with their own targets
     same = tasks.difference("none", one, one)
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired: drawn alike
     assert tasks.difference("gap", one, other)["low"] < tasks.difference("gap", one, other)["high"]
     assert np.isfinite(tasks.table(answers).query("task == 'signs'")["map"]).all()
 
 
-# --- without training -------------------------------------------------------------------------------------------------
+# --- without training -----------------------------------------------------------------------------
 
 
 def retrieved(texts, clips) -> dict[str, tasks.Answers]:

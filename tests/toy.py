@@ -36,7 +36,8 @@ SIZES = Sizes(
 
 
 def filled(make, seed: int = 0):
-    """The module that `make()` builds, with noise in every parameter: new ones have zero biases, which hide mistakes.
+    """The module that `make()` builds, with noise in every parameter: new ones have zero biases,
+    which hide mistakes.
 
     Only shapes are computed: initialising a model takes seconds, for dozens of small compilations.
     """
@@ -124,7 +125,8 @@ def leaves(model: nnx.Module) -> dict[str, jax.Array]:
 
 
 class Marked:
-    """A corpus of clips that say which they are: red is the corpus' number, green the clip's, blue the place and frame."""
+    """A corpus of clips that say which they are: red is the corpus' number, green the clip's, blue
+    the place and frame."""
 
     def __init__(self, name: str, number: int, *, clips: int = 8, frames: int = 6, size: int = 16):
         self.name, self.number, self.clips, self.frames, self.size = (

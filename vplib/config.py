@@ -1,7 +1,8 @@
 """The one door for configuration: `config.load("30_stage2", "scale=study seed=1")`.
 
-The words are Hydra's: `conf/30_stage2.yaml` is the notebook's configuration, the folders of `conf/` are the groups to
-choose from, and `group=option` or `key=value` changes one thing. Whatever is wrong with them is one ConfigError.
+The words are Hydra's: `conf/30_stage2.yaml` is the notebook's configuration, the folders of
+`conf/` are the groups to choose from, and `group=option` or `key=value` changes one thing.
+Whatever is wrong with them is one ConfigError.
 """
 
 import contextlib
@@ -30,17 +31,18 @@ MOST_RUNS = 10_000  # of a sweep
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. Its message is one sentence: which key, what was given, what is accepted."""
+    """A configuration that cannot be used: one sentence on the key, what is given and accepted."""
 
 
 def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
-    """Compose the configuration of notebook `name`, check it, record it in `<out>/config.yaml`, return it read-only.
+    """The configuration of notebook `name`, checked, read-only, recorded in `<out>/config.yaml`.
 
-    The result has the sections that the notebook `uses`, `out` as an absolute path, and `command`, which starts this
-    run from a shell. The file has neither: `out` is relative to the repository there, so its bytes depend on the
-    choices alone. Raises ConfigError, also if the run folder belongs to another configuration: what lies there would
-    no longer be what its config.yaml says (`runs/.scratch` may change, and keys in `environment.FREE` may: the file
-    keeps what the run began with). Raises files.FileError if the folder cannot be written.
+    The result has the sections that the notebook `uses`, `out` as an absolute path, and `command`,
+    which starts this run from a shell. The file has neither: `out` is relative to the repository
+    there, so its bytes depend on the choices alone. Raises ConfigError, also if the run folder
+    belongs to another configuration: what lies there would no longer be what its config.yaml says
+    (`runs/.scratch` may change, and keys in `environment.FREE` may: the file keeps what the run
+    began with). Raises files.FileError if the folder cannot be written.
     """
     words = _split(overrides)
     cfg = _compose(name, _parse(words))
@@ -57,9 +59,10 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
 
 
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
-    """The runs of a sweep in Hydra's grammar, the last key varying fastest; one run if nothing is swept.
+    """The runs of a sweep in Hydra's grammar, the last key varying fastest; one if nothing is swept.
 
-    `"seed=0,1 ablation=none,no_global"` is `[["seed=0", "ablation=none"], ["seed=0", "ablation=no_global"], ...]`.
+    `"seed=0,1 tag=a,b"` is `[["seed=0", "tag=a"], ["seed=0", "tag=b"], ["seed=1", "tag=a"], ...]`.
+    Raises ConfigError for more than MOST_RUNS.
     """
     items = _parse(_split(overrides))
     runs = 1
@@ -84,7 +87,7 @@ def names() -> list[str]:
 
 
 def groups() -> dict[str, list[str]]:
-    """The options of every group: `{"ablation": ["masked_only", ...], "data": ["folder", ...], ...}`."""
+    """The options of every group: `{"ablation": ["masked_only", ...], ...}`."""
     folders = sorted(folder for folder in paths.CONF.iterdir() if folder.is_dir())
     return {
         folder.name: sorted(
@@ -101,7 +104,7 @@ def _split(overrides: str | Sequence[str]) -> list[str]:
         return shlex.split(overrides)
     except ValueError:
         raise ConfigError(
-            f"cannot read {_cut(overrides)}: a quotation mark has no partner; around a value with an apostrophe "
+            f"cannot read {_cut(overrides)}: a quotation mark has no partner; around an apostrophe "
             """write "...", as in "clip=it's.mp4\""""
         ) from None
 
@@ -115,7 +118,8 @@ def _parse(words: Sequence[str]) -> list[Override]:
             )
         if "${" in text:
             raise ConfigError(
-                f"cannot use '{_cut(text)}': values are taken as they are, ${{...}} is not looked up; write what it stands for"
+                f"cannot use '{_cut(text)}': values are taken as they are, ${{...}} is not looked "
+                "up; write what it stands for"
             )
         item = _item(text)
         if item is None:
@@ -125,7 +129,8 @@ def _parse(words: Sequence[str]) -> list[Override]:
             )
         if item.type.name != "CHANGE" or item.package:
             raise ConfigError(
-                f"cannot use '{_cut(text)}': a key can be set, not added (+), removed (~) or moved (@)"
+                f"cannot use '{_cut(text)}': a key can be set, not added (+), removed (~) or "
+                "moved (@)"
             )
         if item.key_or_group in (earlier.key_or_group for earlier in items):
             raise ConfigError(f"{_cut(item.key_or_group)} is given twice: give it once")
@@ -134,8 +139,9 @@ def _parse(words: Sequence[str]) -> list[Override]:
 
 
 def _item(text: str) -> Override | None:
-    """Hydra's reading of `key=value`; where its grammar has none (`~`, brackets, letters beyond ASCII), the value is plain
-    text. None if this is no `key=value`."""
+    """Hydra's reading of `key=value`; where its grammar has none (`~`, brackets, letters beyond
+    ASCII), the value is plain text. None if this is no `key=value`.
+    """
     parser = OverridesParser.create()
     try:
         return parser.parse_override(text)
@@ -165,16 +171,17 @@ def _count(item: Override) -> int:
 def _compose(name: str, items: list[Override]) -> DictConfig:
     if name not in names():
         raise ConfigError(
-            f"there is no notebook '{name}'{_nearest(name, names())}: it is one of {', '.join(names())}"
+            f"there is no notebook '{name}'{_nearest(name, names())}: it is one of "
+            f"{', '.join(names())}"
         )
     known, choices = groups(), {}
     for item in items:
         key, options = item.key_or_group, known.get(item.key_or_group)
         if item.is_sweep_override():
             raise ConfigError(
-                f"{_cut(item.input_line)} is a sweep: give one value here, or start every run of it with "
-                f"python -m vplib.run {name} '{_cut(item.input_line)}'; a comma that belongs to the value "
-                f"""needs quotes, as in '{key}="a,b"'"""
+                f"{_cut(item.input_line)} is a sweep: give one value here, or start all its runs "
+                f"with python -m vplib.run {name} '{_cut(item.input_line)}'; a comma that belongs "
+                f"""to the value needs quotes, as in '{key}="a,b"'"""
             )
         if options is not None:
             choices[key] = choice = _as_text(item)
@@ -243,7 +250,8 @@ def _rule(key: str) -> rules.Rule:
     if rule := rules.of(key):
         return rule
     raise ConfigError(
-        f"{_cut(key)} has no entry in RULES of vplib/rules.py: say there what it accepts, or correct its spelling"
+        f"{_cut(key)} has no entry in RULES of vplib/rules.py: say there what it accepts, or "
+        "correct its spelling"
     )
 
 
@@ -302,7 +310,8 @@ def _check_data(data: DictConfig) -> None:
         for key in data[section]:
             if not rules.NAME.fullmatch(str(key)):
                 raise ConfigError(
-                    f"data.{section} has the name '{_cut(str(key))}': use letters, digits and . _ + -"
+                    f"data.{section} has the name '{_cut(str(key))}': use letters, digits and . _ "
+                    "+ -"
                 )
     for task, parts in data.tasks.items():
         if not OmegaConf.is_dict(parts) or not {*parts} >= {"train", "test", "label"}:
@@ -314,15 +323,19 @@ def _check_data(data: DictConfig) -> None:
     for task in data.zero_shot or ():
         if task not in data.tasks:
             raise ConfigError(
-                f"data.zero_shot names '{_cut(str(task))}', which is not in data.tasks ({', '.join(data.tasks)})"
+                f"data.zero_shot names '{_cut(str(task))}', which is not in data.tasks "
+                f"({', '.join(data.tasks)})"
             )
 
 
 def _is_recorded(cfg: DictConfig, text: str, file: Path) -> bool:
-    """True if `file` has this configuration, keys in environment.FREE aside. Raises ConfigError if it has another."""
+    """True if `file` has this configuration, keys in environment.FREE aside. Raises ConfigError if
+    it has another.
+    """
     folder = paths.short(file.parent)
     damaged = ConfigError(
-        f"{folder}/config.yaml is damaged: remove that folder, or give this run a name of its own with tag=..."
+        f"{folder}/config.yaml is damaged: remove that folder, or give this run a name of its own "
+        "with tag=..."
     )
     if not file.exists() and not file.is_symlink():
         return False
@@ -345,14 +358,16 @@ def _is_recorded(cfg: DictConfig, text: str, file: Path) -> bool:
     if differ:
         more = f"; and {len(differ) - 5} more" if len(differ) > 5 else ""
         raise ConfigError(
-            f"{folder} belongs to another configuration ({'; '.join(differ[:5])}{more}): give this run a name "
+            f"{folder} belongs to another configuration ({'; '.join(differ[:5])}{more}): give "
+            "this run a name "
             "of its own with tag=..., or delete that folder"
         )
     return True
 
 
 def _recorded(content: bytes) -> dict[str, object]:
-    """The leaves of a config.yaml that anyone may have edited: nothing in it runs, unfolds or takes long to read.
+    """The leaves of a config.yaml that anyone may have edited: nothing in it runs, unfolds or
+    takes long to read.
 
     Raises ValueError, KeyError or what YAML raises for a file that no run wrote.
     """
@@ -385,7 +400,9 @@ def _leaves(cfg: DictConfig) -> dict[str, object]:
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
-    """` (did you mean model.width?)`, comparing with whole keys and with their last parts; empty if nothing is near."""
+    """` (did you mean model.width?)`, comparing with whole keys and with their last parts; empty
+    if nothing is near.
+    """
     last = {key.split(".")[-1]: key for key in known}
     match = difflib.get_close_matches(word, [*known], 1) or difflib.get_close_matches(
         word.split(".")[-1], last, 1, 0.75

@@ -1,4 +1,6 @@
-"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads, memory pages, flags."""
+"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads, memory
+pages, flags.
+"""
 
 import contextlib
 import os
@@ -11,11 +13,13 @@ from collections.abc import Iterator
 
 VARIABLES = {
     "NPROC": "2",  # float results depend on the number of threads
-    # XLA gives its buffers back after every step: with small pages a small step on CPU takes 1.4 times as long (LOG.md).
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # huge pages where the system has them; ignored where there is no glibc
+    # XLA gives its buffers back after every step: with small pages a small step on CPU takes 1.4
+    # times as long (LOG.md). Huge pages where the system has them; ignored where there is no glibc.
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-# Keys of the configuration that change how fast a run is, what memory it takes and what it saves on the way, never what
-# it computes: they do not tell one run from another, so a run that was killed for want of memory continues with less.
+# Keys of the configuration that change how fast a run is, what memory it takes and what it saves on
+# the way, never what it computes: they do not tell runs apart, so one that was killed for want of
+# memory goes on with less.
 FREE = (
     "data.memory",
     "hardware.threads",
@@ -32,7 +36,9 @@ def prepare() -> None:
 
 
 def restart() -> None:
-    """Run this program again from its start, with the missing variables set; return if none is missing."""
+    """Run this program again from its start, with the missing variables set; return if none is
+    missing.
+    """
     if VARIABLES.keys() - os.environ.keys():
         prepare()
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
@@ -76,7 +82,9 @@ def end_with_parent() -> None:
 
 
 def parse_flags() -> None:
-    """Let absl read no flags: Grain's worker processes and tokamax want theirs parsed, which notebooks and plain scripts never do."""
+    """Let absl read no flags: Grain's worker processes and tokamax want theirs parsed, which
+    notebooks and plain scripts never do.
+    """
     from absl import flags
 
     if not flags.FLAGS.is_parsed():

@@ -1,14 +1,16 @@
-"""Weights as a model folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS FOLDER`.
+"""Weights as a model folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS
+FOLDER`.
 
     VideoPrismVisionModel.from_pretrained(FOLDER)               a video encoder
     VideoPrismClipModel.from_pretrained(FOLDER)                 a video-text model
     VideoPrismForVideoClassification.from_pretrained(FOLDER)    a classifier
 
-WEIGHTS is what `checkpoints.load` takes. The PyTorch model gives our outputs (tested to 1e-4), its texts up to 64 tokens.
-Two things differ between the codes. `transformers` computes its text positions with other timescales (10,000^(-2i/D)
-instead of the released 10,000^(-i/(D/2-1)), which moves the texts of toy models by 0.01, cosine 0.9997), so the folder
-stores ours, as that buffer is loaded, too. Its pooler is as wide as its MLP; a narrower one is filled with zeros, and its
-queries scaled so that attention stays the same.
+WEIGHTS is what `checkpoints.load` takes. The PyTorch model gives our outputs (tested to 1e-4), its
+texts up to 64 tokens. Two things differ between the codes. `transformers` computes its text
+positions with other timescales (10,000^(-2i/D) instead of the released 10,000^(-i/(D/2-1)), which
+moves the texts of toy models by 0.01, cosine 0.9997), so the folder stores ours, as that buffer is
+loaded, too. Its pooler is as wide as its MLP; a narrower one is filled with zeros, and its queries
+scaled so that attention stays the same.
 """
 
 import json
@@ -28,7 +30,8 @@ from vplib.model.sizes import Sizes
 
 TEXT_LENGTH = 64  # positions that are stored, of the released models
 
-# Parts of the released paths and what transformers calls them; the longest that fits, from the left. {} is the layer.
+# Parts of the released paths and what transformers calls them; the longest that fits, from the
+# left. {} is the layer.
 NAMES = {
     "encoder": "vision_model",  # a classifier's
     "vision_encoder": "video_model.vision_model",
@@ -125,7 +128,8 @@ def arrays(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def released(
     named: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """The inverse of `arrays`: what `transformers` names, under the released names, of the given `shapes`."""
+    """The inverse of `arrays`: what `transformers` names, under the released names, of the given
+    `shapes`."""
     weights = {}
     for name, shape in shapes.items():
         path = name.removeprefix("params/")
@@ -139,7 +143,8 @@ def released(
 
 
 def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
-    """The same model with a pooler of `inner` width: zeros fill up each head, queries grow as the square root.
+    """The same model with a pooler of `inner` width: zeros fill up each head, queries grow as the
+    square root.
 
     Raises CheckpointError when the pooler is wider than that.
     """
@@ -206,9 +211,9 @@ def configuration(sizes: Sizes) -> dict:
 def export(name: str | Path, folder: str | Path) -> None:
     """Write `folder` with config.json and model.safetensors; it appears complete or not at all.
 
-    `name` is what `checkpoints.load` takes. Raises CheckpointError as `load` does, when the folder exists, for a model
-    that transformers cannot hold (LvT-g's text norm), and without the package safetensors; FileError when it cannot be
-    written.
+    `name` is what `checkpoints.load` takes. Raises CheckpointError as `load` does, when the folder
+    exists, for a model that transformers cannot hold (LvT-g's text norm), and without the package
+    safetensors; FileError when it cannot be written.
     """
     try:
         from safetensors.numpy import save_file

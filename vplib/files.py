@@ -97,12 +97,14 @@ def locked(place: Path, *, doing: str) -> Iterator[None]:
         with explained(place):
             lock.acquire()
     except filelock.Timeout:
-        holder = note.read_text().strip() if note.exists() else ""
+        holder = note.read_text(encoding="utf-8").strip() if note.exists() else ""
         raise FileError(
             f"{place} is in use ({holder or 'another process'}): wait until that ends, or stop it first."
         ) from None
     try:
-        note.write_text(f"process {os.getpid()} on {socket.gethostname()}, {doing}\n")
+        with explained(note):
+            who = f"process {os.getpid()} on {socket.gethostname()}, {doing}\n"
+            note.write_text(who, encoding="utf-8")
         yield
     finally:
         note.unlink(missing_ok=True)

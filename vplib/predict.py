@@ -1,4 +1,6 @@
-"""Classify videos with a classifier of 45_own_classifier: `python -m vplib.predict RUN_FOLDER VIDEO [VIDEO ...]`."""
+"""Classify videos with a classifier of 45_own_classifier: `python -m vplib.predict RUN_FOLDER
+VIDEO [VIDEO ...]`.
+"""
 
 import argparse
 import sys
@@ -48,7 +50,7 @@ def main() -> None:
 
 
 def printable(text: object) -> str:
-    """One line without control characters, which would reach the terminal: they are shown escaped."""
+    """One line; control characters are shown escaped, so that none reaches the terminal."""
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 

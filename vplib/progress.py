@@ -1,8 +1,10 @@
-"""Live progress of a long loop: one line that is rewritten, in a terminal, in Lab and under the runner.
+"""Live progress of a long loop: one line that is rewritten, in a terminal, in Lab and under the
+runner.
 
-In a notebook the line is a Jupyter display with an id, so every update replaces the one before: Lab shows it as a bar,
-and the runner (`vplib.run`) prints its text to your terminal. Its last state, the only one that a saved notebook keeps,
-names the step and the numbers but no times, so the same computation leaves the same notebook.
+In a notebook the line is a Jupyter display with an id, so every update replaces the one before:
+Lab shows it as a bar, and the runner (`vplib.run`) prints its text to your terminal. Its last
+state, the only one that a saved notebook keeps, names the step and the numbers but no times, so
+the same computation leaves the same notebook.
 """
 
 import html
@@ -49,10 +51,12 @@ class Line:
 
 
 class Progress:
-    """`with Progress(1000, "stage 1") as progress: ... progress.update(step, loss=loss)`; steps count from 1.
+    """`with Progress(1000, "stage 1") as progress: ... progress.update(step, loss=loss)`; steps
+    count from 1.
 
-    Speed and time left leave out everything up to the first step that is finished here: compilation, and the steps of
-    an earlier run that this one resumes. Numbers print with four digits.
+    Speed and time left leave out everything up to the first step that is finished here:
+    compilation, and the steps of an earlier run that this one resumes. Numbers print with four
+    digits.
     """
 
     def __init__(self, total: int, desc: str):

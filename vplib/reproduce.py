@@ -1,4 +1,6 @@
-"""`python -m vplib.reproduce`: one scale's pipeline through DVC, timed, compared with what is committed."""
+"""`python -m vplib.reproduce`: one scale's pipeline through DVC, timed, compared with what is
+committed.
+"""
 
 import csv
 import json
@@ -24,9 +26,10 @@ MAIN = (
 def reproduce(scale: str, options: list[str]) -> None:
     """Run the pipeline's stages of one scale through DVC and record how long it took.
 
-    `reproduce_minutes` when every stage ran, `reproduce_again_seconds` when none had to; nothing when some did.
-    Raises SystemExit when the repository is not one that DVC can work in, and with DVC's code when a
-    stage fails; a later call continues there. Raises FileError while another process reproduces.
+    `reproduce_minutes` when every stage ran, `reproduce_again_seconds` when none had to; nothing
+    when some did. Raises SystemExit when the repository is not one that DVC can work in, and with
+    DVC's code when a stage fails; a later call continues there. Raises FileError while another
+    process reproduces.
     """
     _check_repository()
     began, start = time.time(), time.perf_counter()
@@ -72,7 +75,9 @@ def _check_repository() -> None:
 
 
 def _free(rwlock: Path) -> None:
-    """Drop what killed processes left in DVC's list of files in use; SystemExit if a living one holds any."""
+    """Drop what killed processes left in DVC's list of files in use; SystemExit if a living one
+    holds any.
+    """
     try:
         held = json.loads(rwlock.read_text(encoding="utf-8"))
         holders = [*held.get("write", {}).values(), *sum(held.get("read", {}).values(), [])]
@@ -114,9 +119,10 @@ def _dvc(words: list[str]) -> int:
 def verify(scale: str) -> None:
     """Rerun everything and compare the headline rows with the committed ones.
 
-    Same platform, Python and lock: the same bytes. Elsewhere the last float bits differ and training amplifies them, so
-    a row passes when its new value lies inside the committed 95% interval widened by its own width on each side.
-    Timings are not compared. Raises SystemExit naming every row that differs more.
+    Same platform, Python and lock: the same bytes. Elsewhere the last float bits differ and
+    training amplifies them, so a row passes when its new value lies inside the committed 95%
+    interval widened by its own width on each side. Timings are not compared. Raises SystemExit
+    naming every row that differs more.
     """
     _check_repository()
     committed = {r["name"]: r for r in _committed() if r["scale"] == scale}

@@ -1,4 +1,6 @@
-"""What every key of the configuration accepts: its words or its range, checked before anything starts."""
+"""What every key of the configuration accepts: its words or its range, checked before anything
+starts.
+"""
 
 import math
 import re
@@ -12,7 +14,9 @@ NAME = re.compile(r"\w[\w.+-]*")  # what can name a folder, a figure and an opti
 
 
 class Rule(NamedTuple):
-    """What a key accepts: values of `kind` (None too where `null`) that pass `accepts`; `words` tell it."""
+    """What a key accepts: values of `kind` (None too where `null`) that pass `accepts`; `words`
+    tell it.
+    """
 
     kind: type
     accepts: Callable[[object], bool]
@@ -52,7 +56,7 @@ _tag = Rule(
     f"letters, digits and . _ + - (it names a folder), at most {TAG_BYTES} bytes",
 )
 
-RULES = (  # patterns of keys, and what they accept: the first that fits; every key has one (a test looks)
+RULES = (  # patterns of keys, and what these accept; the first that fits. Every key has one.
     ("seed data.seed", _whole(0)),
     ("tag source scale ablation", _tag),
     ("name out runs data.root data.shards data.retrieval data.tasks.*", _text),

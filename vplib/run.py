@@ -1,7 +1,8 @@
 """Execute a notebook: `python -m vplib.run 30_stage2 scale=study seed=0,1,2`.
 
-A run is the notebook plus one string of overrides. It leaves `config.yaml` and the executed `notebook.ipynb` in its run
-folder, beside what the notebook itself writes there. Several values of a key are several runs, one after another.
+A run is the notebook plus one string of overrides. It leaves `config.yaml` and the executed
+`notebook.ipynb` in its run folder, beside what the notebook itself writes there. Several values of
+a key are several runs, one after another.
 """
 
 import argparse
@@ -33,11 +34,14 @@ environment.prepare()  # before a kernel starts
 
 
 class RunError(RuntimeError):
-    """A run that did not finish. Its message is short: which notebook and cell, the cell's own error, where to look."""
+    """A run that did not finish. Its message is short: which notebook and cell, the cell's own
+    error, where to look.
+    """
 
 
 def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> Path:
-    """Execute notebook `name` in a kernel of its own; return the executed copy, `<out>/notebook.ipynb`.
+    """Execute notebook `name` in a kernel of its own; return the executed copy,
+    `<out>/notebook.ipynb`.
 
     What it prints and its progress go to the terminal while it runs. With `publish` the copy also
     becomes the committed print, `reports/notebooks/<name>-<source>-<scale>.ipynb`. Raises
@@ -88,7 +92,8 @@ def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.Noteboo
 
 
 def run_inline(name: str, overrides: Sequence[str] = ()) -> None:
-    """Execute the cells in this process, without a kernel and without an executed copy: for the hosts of a pod.
+    """Execute the cells in this process, without a kernel and without an executed copy: for the
+    hosts of a pod.
 
     Errors of a cell are raised as they are.
     """
@@ -158,7 +163,7 @@ class _Engine(NBClientEngine):
                 config=Config({"KernelManager": sockets}),
                 startup_timeout=300,
                 record_timing=False,
-                shutdown_kernel="immediate",  # asked to leave, a kernel prints what looks like faults
+                shutdown_kernel="immediate",  # one that is asked to leave prints seeming faults
             )
             client.execute(env=os.environ | variables | {"TMPDIR": str(folder)})
 
@@ -209,7 +214,9 @@ def _source(name: str) -> Path:
 
 
 def _normalise(notebook: nbformat.NotebookNode, *, clean: bool) -> None:
-    """Remove what differs between two equal runs: times, random ids, and in a clean run machine paths and stderr."""
+    """Remove what differs between two equal runs: times, random ids, and in a clean run machine
+    paths and stderr.
+    """
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
     notebook.metadata = nbformat.from_dict(
         {"kernelspec": kernel, "language_info": {"name": "python"}}
@@ -254,7 +261,8 @@ def _publish(source: Path, target: Path) -> None:
     size = source.stat().st_size
     if size > PRINT_BYTES:
         raise RunError(
-            f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most {PRINT_BYTES / 1e6:.1f} MB: "
+            f"{paths.short(source)} has {size / 1e6:.1f} MB, a print at most "
+            f"{PRINT_BYTES / 1e6:.1f} MB: "
             "show fewer or smaller pictures"
         )
     files.folder(target.parent)

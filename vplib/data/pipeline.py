@@ -24,7 +24,8 @@ class ClipSource:
     """Decoded, tokenised clips of one corpus by index.
 
     `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
-    decoded. Up to `memory` bytes of decoded frames are kept.
+    decoded. Up to `memory` bytes of decoded frames are kept; of a long clip only the frames that are
+    picked are ever decoded (video.LazyFrames).
     """
 
     def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
@@ -46,9 +47,9 @@ class ClipSource:
             return self._kept[index]
         clip = self.shards[index]
         decoded = video.decode(
-            clip.video, name=f"{self.shards.folder.name}[{index}]", size=self.resolution
+            clip.video, name=f"{self.shards.folder.name}[{index}]", resolution=self.resolution
         )
-        item = {"frames": decoded.frames, "times": decoded.times}
+        item = {"frames": decoded.frames, "times": decoded.times, "end": decoded.end}
         if self.tokenizer is not None:
             ids, keep = self.tokenizer([clip.text])
             item |= {"ids": ids[0], "keep": keep[0]}
@@ -94,7 +95,7 @@ class Sample(grain.transforms.RandomMap):
 
     def random_map(self, item: dict, rng: np.random.Generator) -> dict:
         count = self.frames if len(item["frames"]) > 1 or self.tile else 1
-        picked = item["frames"][video.uniform_indices(item["times"], count, rng)]
+        picked = item["frames"][video.uniform_indices(item["times"], count, rng, end=item["end"])]
         return {
             "video": crop(picked, self.size, rng),
             **{k: item[k] for k in ("ids", "keep") if k in item},
@@ -175,13 +176,16 @@ def stream(
     return iterator
 
 
-def watch(
-    source: bytes | Path, *, name: str, frames: int, size: int, short: int | None = None
+def read_clip(
+    source: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
 ) -> UInt8[np.ndarray, "T S S 3"]:
-    """A model's view of one video: frames at evenly spaced moments, the central square.
+    """A model's view of one video of any length: frames at evenly spaced moments, central square.
 
-    The shorter side is scaled down to `short` pixels before the crop; without `short` it is scaled to `size`, up or
-    down, so that the square is as large as can be. Raises VideoError for a video that cannot be used.
+    The shorter side is scaled down to `resolution` pixels before the crop to `size`; without
+    `resolution` it is scaled to `size`, up or down, so that the square is as large as can be.
+    Raises VideoError for a video that cannot be used.
     """
-    decoded = video.decode(source, name=name, size=short or size, enlarge=short is None)
-    return crop(decoded.frames[video.uniform_indices(decoded.times, frames)], size)
+    clip = video.decode(
+        source, name=name, resolution=resolution or size, enlarge=resolution is None
+    )
+    return crop(clip.frames[video.uniform_indices(clip.times, frames, end=clip.end)], size)

@@ -159,7 +159,7 @@ class Shards:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         try:
-            self.manifest = json.loads((self.folder / "manifest.json").read_text(encoding="utf-8"))
+            self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
             shards = [shard for shard in self.manifest["shards"] if shard["records"]]
             promised = {self.folder / shard["file"]: shard["bytes"] for shard in shards}
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -283,15 +283,14 @@ def _write_shard_in_worker(task: tuple[Path, range]) -> dict:
 def _write_shard(source: Source, fingerprint: str, path: Path, indices: range) -> dict:
     """Writes one shard and, last, its JSON of facts, unless both are there; returns the facts."""
     facts_path = path.with_suffix(".json")
-    with contextlib.suppress(OSError, ValueError):
-        facts = json.loads(facts_path.read_text(encoding="utf-8"))
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        facts = json.loads(facts_path.read_bytes())
         if facts["fingerprint"] == fingerprint and facts["bytes"] == path.stat().st_size:
             return facts
     skipped, statistics, mistakes = [], [], False
     with files.replacing(path) as temporary:
-        writer = ArrayRecordWriter(
-            str(temporary), "group_size:1"
-        )  # one record a group: fastest random access
+        # One record a group: fastest random access.
+        writer = ArrayRecordWriter(str(temporary), "group_size:1")
         try:
             for index in indices:
                 try:

@@ -33,6 +33,15 @@ class SourceError(ValueError):
         super().__init__(printable(message))
 
 
+def split(
+    kind: str, root: str | Path, name: str, *, resolution: int
+) -> "FolderSource | WebDatasetSource":
+    """The part `name` (train or val) of a data set; `kind` and `root` as in `conf/data`."""
+    if kind == "folder":
+        return FolderSource(resolve(root), name, name=name, resolution=resolution)
+    return WebDatasetSource(resolve(root) / name, name=name, resolution=resolution)
+
+
 def resolve(root: str | Path) -> Path:
     """The folder that `data.root` means: from the repository on, absolute, or with `~` for home."""
     try:
@@ -92,7 +101,7 @@ class FolderSource:
             line = f"line {self._lines[index].number} of metadata.jsonl"
             raise VideoError(name, f"has no `text` in {line}", "add a caption or leave it out")
         with _blamed(name):
-            video, facts = standardize(path, name=name, max_side=self.resolution)
+            video, facts = standardize(path, name=name, resolution=self.resolution)
         return Clip(video, text, _beside(meta, facts))
 
 
@@ -150,7 +159,7 @@ class WebDatasetSource:
             )
         with _blamed(sample.name):
             video, facts = standardize(
-                sample.read(sample.suffix), name=sample.name, max_side=self.resolution
+                sample.read(sample.suffix), name=sample.name, resolution=self.resolution
             )
         return Clip(video, _caption(text), _beside(fields, {"file_name": sample.name, **facts}))
 
@@ -241,7 +250,7 @@ def _read_metadata(folder: Path) -> list[_Line]:
             f'{{"file_name": ..., "text": ...}}; {advice}.'
         )
     lines = []
-    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).splitlines(), start=1):
+    for number, line in enumerate(content.splitlines(), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
@@ -358,14 +367,14 @@ class _Sample(NamedTuple):
 def _archives(root: Path) -> list[Path]:
     """The tar files that are there: regular ones, as reading others may never end."""
     archives = [root]
-    if root.is_dir():
+    if os.path.isdir(root):
         archives = sorted(path for path in root.glob("*.tar") if not path.name.startswith(APPLE))
         if not archives:
             raise SourceError(
                 f"{root}: the folder holds no .tar files; point it at the output of video2dataset."
             )
     for archive in archives:
-        if not archive.is_file() or not archive.stat().st_size:
+        if not os.path.isfile(archive) or not archive.stat().st_size:
             raise SourceError(
                 f"{archive}: this is no tar file, or an empty one; point data.root at tar files."
             )

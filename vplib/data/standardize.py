@@ -1,6 +1,6 @@
-"""Any video as the one kind of file that training reads: upright H.264 in MP4, square pixels, a constant frame rate.
+"""Any video as the one kind of file that training reads: upright H.264 in MP4, constant rate.
 
-Clips are kept as they are where that does no harm.
+Clips are kept as they are where that does no harm. Memory does not grow with the length of a clip.
 """
 
 from collections.abc import Iterator
@@ -9,57 +9,85 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from vplib.data.video import RGB, VideoError, encode, mean_rate, probe, stream_frames
+from vplib.data.container import explained
+from vplib.data.video import (
+    PIXELS,
+    RGB,
+    VideoError,
+    encode,
+    mean_rate,
+    probe,
+    read_times,
+    stream_frames,
+)
 
 SMALLEST_SIDE = 16  # pixels; below that there is nothing to see
+HIGHEST_RATE = 60.0  # frames per second that uneven times are brought to
+REPEATS = 100  # of each frame, on average: a screen that hardly changes gets a lower rate
 
 
-def standardize(source: bytes | Path, *, name: str, max_side: int) -> tuple[bytes, dict]:
-    """A video as an upright MP4 of square pixels, constant frame rate and a shorter side of at most `max_side` pixels.
+def standardize(
+    source: bytes | Path, *, name: str, resolution: int, max_pixels: int = PIXELS
+) -> tuple[bytes, dict]:
+    """A video as an upright MP4 of square pixels, constant frame rate and a limited size.
 
-    Reads every frame, so that no damaged file gets into a corpus. Returns the file and its `width`, `height` (pixels),
-    `fps`, `frames` and `duration` (seconds).
+    Its shorter side has at most `resolution` pixels. Reads every frame, so that no damaged file
+    gets into a corpus. Returns the file and its `width`, `height` (pixels), `fps`, `frames` and
+    `duration` (seconds).
 
-    Raises VideoError if the file cannot be read, is damaged or too small.
+    Raises VideoError if the file cannot be read or encoded, is damaged, too small or has more than
+    `max_pixels` pixels in a frame.
     """
-    facts = probe(source, name=name)
+    facts = probe(source, name=name, max_pixels=max_pixels)
     if min(facts.width, facts.height) < SMALLEST_SIDE:
         raise VideoError(name, f"is only {facts.width}x{facts.height} pixels", "leave it out")
-    # Tiny frames: this pass is for the times and for finding damage.
-    times = np.array([time for time, _ in stream_frames(source, name=name, size=SMALLEST_SIDE)])
-    steps = np.diff(times)
-    interval = float(np.median(steps)) if len(steps) else 0.0
-    constant = bool(np.all(np.abs(steps - interval) < interval / 4))  # Matroska rounds times to milliseconds
-    fps = mean_rate(facts.fps, len(times), float(times[-1])) if constant else 1 / interval
+    times, end = read_times(source, name=name, max_pixels=max_pixels)
+    steps = np.diff(times, append=end)
+    step = float(np.median(steps))
+    constant = bool(np.all(np.abs(steps - step) < step / 4))  # Matroska rounds to milliseconds
+    if constant:
+        fps = mean_rate(facts.fps, len(times), end)
+    else:  # as fast as frames mostly come where they come fast, so that few are lost
+        fps = min(1 / float(np.quantile(steps, 0.25)), HIGHEST_RATE, REPEATS * len(times) / end)
+        fps = max(1, round(end * fps)) / end
 
-    small = min(facts.width, facts.height) <= max_side
-    if small and constant and facts.plain and facts.codec == "h264" and "mp4" in facts.container.split(","):
-        video = source if isinstance(source, bytes) else source.read_bytes()
+    small = min(facts.width, facts.height) <= resolution
+    mp4 = facts.codec == "h264" and "mp4" in facts.container.split(",")
+    if small and constant and facts.plain and mp4:
+        with explained(name):
+            video = source if isinstance(source, bytes) else source.read_bytes()
         width, height, count = facts.width, facts.height, len(times)
     else:
-        if times[-1] * fps > 100 * len(times):  # a wrong timestamp could ask for years of one frame
-            raise VideoError(name, f"shows only {len(times)} frames in {times[-1]:.0f} s", "repair its timestamps")
-        repeats = constant_rate_repeats(times, fps)
+        repeats = constant_rate_repeats(times, end, fps)
         count = int(repeats.sum())
-        video = encode(_even(stream_frames(source, name=name, size=max_side), repeats), fps)
+        frames = stream_frames(source, name=name, resolution=resolution, max_pixels=max_pixels)
+        with explained(name, "cannot be encoded"):
+            video = encode(_even(frames, repeats), fps)
         stored = probe(video, name=name)
         width, height = stored.width, stored.height
-    return video, {"width": width, "height": height, "fps": fps, "frames": count, "duration": count / fps}
+    return video, {
+        "width": width,
+        "height": height,
+        "fps": fps,
+        "frames": count,
+        "duration": count / fps,
+    }
 
 
-def constant_rate_repeats(times: Float[np.ndarray, " T"], fps: float) -> Int[np.ndarray, " T"]:
-    """How often to show each frame, if it is there from its time on, for the same course of time at `fps`.
+def constant_rate_repeats(
+    times: Float[np.ndarray, " T"], end: float, fps: float
+) -> Int[np.ndarray, " T"]:
+    """How often to show each frame at `fps` for the same course of time.
 
-    The last frame is on show for one interval, as nothing says when it ends.
+    Each frame is there from its time on and the last one until `end`, in seconds.
     """
-    moments = np.arange(round(times[-1] * fps) + 1) / fps
-    shown = np.searchsorted(times, moments + 0.5 / fps, side="right") - 1
-    return np.bincount(shown, minlength=len(times))
+    moments = (np.arange(max(1, round(end * fps))) + 0.5) / fps
+    return np.bincount(np.searchsorted(times, moments, side="right") - 1, minlength=len(times))
 
 
-def _even(frames: Iterator[tuple[float, RGB]], repeats: Int[np.ndarray, " T"]) -> Iterator[RGB]:
+def _even(frames: Iterator[RGB], repeats: Int[np.ndarray, " T"]) -> Iterator[RGB]:
     """Repeats frames and cuts an odd last row or column off."""
-    for (_, frame), count in zip(frames, repeats, strict=True):
+    for frame, count in zip(frames, repeats, strict=True):
         height, width, _ = frame.shape
         for _ in range(count):
             yield frame[: height // 2 * 2, : width // 2 * 2]

@@ -126,10 +126,8 @@ class Tokenizer:
 
     def unknown(self, texts: Iterable[str]) -> int:
         """How many texts have no piece that the vocabulary knows: a model sees nothing in them."""
-        bare = {
-            self._pieces.piece_to_id(piece) for piece in ("▁", ".", "▁.")
-        }  # what every text has
-        bare.add(self._pieces.unk_id())
+        in_all = (self._pieces.piece_to_id(piece) for piece in ("▁", ".", "▁."))
+        bare = {self._pieces.unk_id(), *in_all}
         encoded = self._pieces.encode([canonical(text) for text in texts])
         return sum(bare.issuperset(pieces) for pieces in encoded)
 

@@ -1,55 +1,52 @@
 """Video files: decode them as they are meant to be seen, sample frames by time, encode H.264.
 
-Decoding is sequential: reading every frame of a short clip is faster than seeking to some of them, since clips hold few
-key frames. A damaged file is refused as a whole, because a silently shortened clip no longer matches its caption.
+A short clip is decoded from end to end, which is faster than seeking, since it holds few key
+frames, and refused as a whole if it is damaged: a silently shortened clip no longer matches its
+caption. Of a long one (LazyFrames) only the frames asked for are decoded.
 """
 
 import contextlib
 import io
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import VideoReformatter
 from jaxtyping import Float, Int, UInt8
 
+from vplib.data import container as containers
+from vplib.data.container import VideoError, decoded, opened, timeline
+
 RGB = UInt8[np.ndarray, "H W 3"]
-MEMORY = 512 * 2**20  # bytes of frames that `decode` keeps unless told otherwise
-
-
-class VideoError(ValueError):
-    """A video that cannot be used. The message is one sentence: which file, what is wrong, what to do."""
-
-    def __init__(self, name: str, problem: str, advice: str):
-        super().__init__(name, problem, advice)  # all three in `args`, so that the error survives pickling
-        self.name, self.problem, self.advice = name, problem, advice
-
-    def __str__(self) -> str:
-        return f"{self.name}: {self.problem}; {self.advice}."
+MEMORY = 256 * 2**20  # bytes of frames that `decode` keeps; a longer clip is decoded on demand
+PIXELS = 8192 * 4320  # of the largest frame that is decoded
 
 
 class Video(NamedTuple):
     """Decoded frames, upright and with square pixels.
 
-    `times` are seconds from the first frame. `fps` is the mean frame rate of the file.
+    `times` are seconds from the first frame, and at `end` the last one is no longer on show. `fps`
+    is the mean frame rate of the file.
     """
 
-    frames: UInt8[np.ndarray, "T H W 3"]
+    frames: "UInt8[np.ndarray, 'T H W 3'] | LazyFrames"
     times: Float[np.ndarray, " T"]
+    end: float
     fps: float
 
 
 class Probe(NamedTuple):
     """What the header and the first frame say.
 
-    `width` and `height` are those of the picture as shown; `plain` is true if the stored pixels are shown as they are
-    (no rotation, no flip, square pixels). `seconds` is the promised duration and `frames` the promised number of
-    frames; either is 0 where the file makes no promise.
+    `width` and `height` are those of the picture as shown; `plain` is true if the stored pixels are
+    shown as they are (no rotation, no flip, square pixels). `seconds` is the promised duration and
+    `frames` the promised number of frames; either is 0 where the file makes no promise.
     """
 
     width: int
@@ -62,88 +59,212 @@ class Probe(NamedTuple):
     plain: bool
 
 
-def decode(source: bytes | Path, *, name: str, size: int | None = None, enlarge: bool = False,
-           max_bytes: int = MEMORY) -> Video:
-    """All frames of a video or a picture, as RGB; those whose shorter side exceeds `size` pixels are scaled down to it.
+def decode(
+    source: bytes | Path,
+    *,
+    name: str,
+    resolution: int | None = None,
+    enlarge: bool = False,
+    max_bytes: int = MEMORY,
+    max_pixels: int = PIXELS,
+) -> Video:
+    """All frames of a video or a picture, as RGB.
 
-    With `enlarge`, smaller ones are scaled up to it, too.
+    Those whose shorter side exceeds `resolution` pixels are scaled down to it; with `enlarge`,
+    smaller ones are scaled up to it. If they would need more than `max_bytes`, `frames` is a
+    LazyFrames.
 
-    A video that would need more than `max_bytes` is thinned evenly while it is read: every second frame is dropped as
-    often as needed. `times` stay right.
-
-    Raises VideoError if the file cannot be read, holds no video, or is damaged: a frame cannot be decoded, or frames
-    end well before the duration that the header promises.
+    Raises VideoError if the file cannot be read, holds no video, has more than `max_pixels` pixels
+    in a frame, times that cannot be true, or is damaged: a frame cannot be decoded, or frames end
+    well before the duration that the header promises.
     """
-    kept, times, step = [], [], 1
-    with _opened(source, name) as (container, stream):
-        for index, (time, frame) in enumerate(_read(container, stream, name, size, enlarge)):
-            if index % step:
-                continue
-            kept.append(frame)
-            times.append(time)
-            if len(kept) > 1 and len(kept) * frame.nbytes > max_bytes:
-                kept, times, step = kept[::2], times[::2], 2 * step
-        return Video(np.stack(kept), np.array(times), mean_rate(float(stream.average_rate or 0), index + 1, time))
+    kept, stamps, hold = [], [], 0
+    with opened(source, name, max_pixels) as (container, stream):
+        scaling = {"resolution": resolution, "enlarge": enlarge, "max_pixels": max_pixels}
+        convert = _converter(stream, name, **scaling)
+        height, width = _scaled(stream.height, stream.width, resolution, enlarge)
+        if containers.promised_frames(container, stream) * height * width * 3 <= max_bytes:
+            for frame in decoded(container, stream, name):
+                stamps.append(frame.pts)
+                hold = frame.duration
+                kept.append(convert(frame))
+                if len(kept) > 1 and len(kept) * kept[0].nbytes > max_bytes:
+                    break  # longer than the header says
+            else:
+                times, end = timeline(stamps, hold, container, stream, name)
+                fps = mean_rate(float(stream.average_rate or 0), len(times), end)
+                return Video(np.stack(kept), times, end, fps)
+    frames = LazyFrames(source, name=name, **scaling)
+    return Video(frames, frames.times, frames.end, frames.fps)
 
 
-def stream_frames(source: bytes | Path, *, name: str, size: int | None = None) -> Iterator[tuple[float, RGB]]:
-    """The frames that `decode` returns, one by one with their times in seconds: any length in little memory.
+class LazyFrames:
+    """The frames of a long video, decoded when asked for: `frames[indices]` is an array `T H W 3`.
 
-    Raises VideoError as `decode` does, for a damaged file only when the damage is reached.
+    H.264, H.265, AV1 and VP9 in MP4 or Matroska are decoded from the key frame before each frame
+    asked for, to the same pixels as from the beginning; there, only those stretches, the index and
+    the promised duration are checked for damage. Any other file is read as a whole, each time.
+    Raises VideoError as `decode` does.
     """
-    with _opened(source, name) as (container, stream):
-        yield from _read(container, stream, name, size)
+
+    def __init__(self, source: bytes | Path, *, name: str, max_pixels: int = PIXELS, **scaling):
+        self._source, self._name, self._max_pixels = source, name, max_pixels
+        self._scaling = {**scaling, "max_pixels": max_pixels}
+        with opened(source, name, max_pixels) as (container, stream):
+            rate, index = float(stream.average_rate or 0), containers.index(container, stream)
+            if index:
+                self._stamps, hold, self._keys = index
+                self.times, self.end = timeline(self._stamps, hold, container, stream, name)
+        if not index:
+            self._stamps = self._keys = None
+            self.times, self.end = read_times(source, name=name, max_pixels=max_pixels)
+        self.fps = mean_rate(rate, len(self), self.end)
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def __getitem__(self, index) -> UInt8[np.ndarray, "..."]:
+        index = np.arange(len(self))[index]
+        wanted, places = np.unique(index, return_inverse=True)
+        frames = (self._keys is not None and self._sought(wanted)) or self._read(wanted)
+        return np.stack(frames)[places.reshape(index.shape)]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held: an index, and the encoded video if it was given as bytes."""
+        return 48 * len(self) + (len(self._source) if isinstance(self._source, bytes) else 0)
+
+    def _sought(self, wanted: Int[np.ndarray, " N"]) -> list[RGB] | None:
+        """The frames by seeking; None if anything on the way is not as the index says."""
+        found, at = [], None
+        with (
+            opened(self._source, self._name, self._max_pixels) as (container, stream),
+            contextlib.suppress(av.error.FFmpegError),
+        ):
+            convert = _converter(stream, self._name, **self._scaling)
+            for stamp in (self._stamps[place] for place in wanted):
+                key = int(self._keys[np.searchsorted(self._keys, stamp, side="right") - 1])
+                if at is None or key > at:
+                    container.seek(key, stream=stream)
+                    frames, at = container.decode(stream), None
+                while at is None or at < stamp:
+                    frame = next(frames, None)
+                    if frame is None or frame.pts is None or frame.is_corrupt:
+                        return None
+                    at = frame.pts
+                if at != stamp:
+                    return None
+                found.append(convert(frame))
+            return found
+        return None
+
+    def _read(self, wanted: Int[np.ndarray, " N"]) -> list[RGB]:
+        """The frames by decoding everything."""
+        found, chosen, count = [], set(wanted.tolist()), 0
+        with opened(self._source, self._name, self._max_pixels) as (container, stream):
+            convert = _converter(stream, self._name, **self._scaling)
+            for count, frame in enumerate(decoded(container, stream, self._name), start=1):
+                if count - 1 in chosen:
+                    found.append(convert(frame))
+        if count != len(self):
+            problem = f"shows {count} frames where its index has {len(self)}"
+            raise VideoError(self._name, problem, containers.REPLACE)
+        return found
 
 
-def probe(source: bytes | Path, *, name: str) -> Probe:
+def read_times(
+    source: bytes | Path, *, name: str, max_pixels: int = PIXELS
+) -> tuple[Float[np.ndarray, " T"], float]:
+    """`times` and `end` as in Video, by decoding every frame and keeping none.
+
+    Raises VideoError as `decode` does.
+    """
+    stamps, hold = [], 0
+    with opened(source, name, max_pixels) as (container, stream):
+        for frame in decoded(container, stream, name):
+            stamps.append(frame.pts)
+            hold = frame.duration
+        return timeline(stamps, hold, container, stream, name)
+
+
+def stream_frames(
+    source: bytes | Path,
+    *,
+    name: str,
+    resolution: int | None = None,
+    max_pixels: int = PIXELS,
+) -> Iterator[RGB]:
+    """The frames that `decode` returns, one by one: any length in little memory.
+
+    Raises VideoError when a damaged frame is reached; what times tell, only `read_times` checks.
+    """
+    with opened(source, name, max_pixels) as (container, stream):
+        convert = _converter(stream, name, resolution, False, max_pixels)
+        for frame in decoded(container, stream, name):
+            yield convert(frame)
+
+
+def probe(source: bytes | Path, *, name: str, max_pixels: int = PIXELS) -> Probe:
     """Facts about a video without decoding more than its first frame.
 
     Raises VideoError if the file cannot be opened or its first frame cannot be decoded.
     """
-    with _opened(source, name) as (container, stream), _explained(name):
-        frame = next(container.decode(stream), None)
-        if frame is None:
-            raise VideoError(name, "holds no frames", "replace the file or leave it out")
-        shape = _shape(frame, stream, size=None)
+    with opened(source, name, max_pixels) as (container, stream):
+        frame = next(decoded(container, stream, name))
+        shape = _shape(frame, stream, name, None, False, max_pixels)
         matrix = _display_matrix(frame)
         height, width = shape if matrix is None or not _turned(matrix) else shape[::-1]
         identity = matrix is None or bool(matrix[0] > 0 and matrix[4] > 0)
-        plain = identity and shape == (frame.height, frame.width)
-        seconds = _promised_seconds(container, stream, frame.time or 0.0) or 0.0
-        rate = float(stream.average_rate or 0)
-        codec = stream.codec_context.name
-        return Probe(width, height, rate, stream.frames, seconds, codec, container.format.name, plain)
+        end = containers.promised_end(container, stream) or 0.0
+        return Probe(
+            width=width,
+            height=height,
+            fps=float(stream.average_rate or 0),
+            frames=stream.frames,
+            seconds=max(0.0, end - (frame.time or 0.0)),
+            codec=stream.codec_context.name,
+            container=container.format.name,
+            plain=identity and shape == (frame.height, frame.width),
+        )
 
 
-def mean_rate(promised: float, frames: int, last: float) -> float:
-    """Mean frames per second of `frames` frames, the last of them at `last` seconds.
+def mean_rate(promised: float, frames: int, seconds: float) -> float:
+    """Mean frames per second of `frames` frames in `seconds` seconds.
 
-    It is the rate that the header promised (0: none), which is exact, unless the timestamps contradict that.
+    It is the rate that the header promised (0: none), which is exact, unless the timestamps
+    contradict that.
     """
-    seen = (frames - 1) / last if last > 0 else promised or 1.0
+    seen = frames / seconds
     return promised if math.isclose(promised, seen, rel_tol=0.01) else seen
 
 
 def uniform_indices(
-    times: Float[np.ndarray, " T"], count: int, rng: np.random.Generator | None = None
+    times: Float[np.ndarray, " T"],
+    count: int,
+    rng: np.random.Generator | None = None,
+    *,
+    end: float | None = None,
 ) -> Int[np.ndarray, " count"]:
-    """Which frames to take for `count` evenly spaced moments: right for variable frame rates, too.
+    """Which frames to take for `count` evenly spaced moments: right for variable rates, too.
 
-    The clip is cut into `count` equal stretches of time. The frame on show at the centre of each is taken or, with
-    `rng`, at a random moment in each. A clip of fewer frames than `count` repeats frames.
+    The clip is cut into `count` equal stretches of time. The frame on show at the centre of each is
+    taken or, with `rng`, at a random moment in each. A clip of fewer frames than `count` repeats
+    frames. `end` is when the last frame is no longer on show, by default one interval after it
+    began.
     """
-    interval = float(np.median(np.diff(times))) if len(times) > 1 else 1.0
+    step = containers.median(np.diff(times)) if len(times) > 1 else 1.0
+    seconds = times[-1] - times[0] + step if end is None else end - times[0]
     offsets = 0.5 if rng is None else rng.random(count)
-    moments = times[0] + (np.arange(count) + offsets) / count * (times[-1] - times[0] + interval)
-    # A moment that falls on the border of two frames must not depend on rounding: it takes the later frame.
-    return np.searchsorted(times, moments + 1e-4 * interval, side="right") - 1
+    moments = times[0] + (np.arange(count) + offsets) / count * seconds
+    # A moment on the border of two frames must not depend on rounding: it takes the later frame.
+    return np.searchsorted(times, moments + 1e-4 * step, side="right") - 1
 
 
 def encode(frames: Iterable[RGB], fps: float | int) -> bytes:
     """An H.264 MP4 file of frames of one, even height and width; the same bytes on every call.
 
-    Takes an array `T H W 3` or any iterable of frames. Colour is stored at half resolution (4:2:0). Raises ValueError
-    for odd sizes and for no frames.
+    Takes an array `T H W 3` or any iterable of frames. Colour is stored at half resolution (4:2:0).
+    Raises ValueError for odd sizes and for no frames.
     """
     frames = iter(frames)
     first = next(frames, None)
@@ -152,14 +273,17 @@ def encode(frames: Iterable[RGB], fps: float | int) -> bytes:
     height, width, _ = first.shape
     if height % 2 or width % 2:
         raise ValueError(
-            f"encode: {width}x{height} pixels are odd, H.264 (4:2:0) needs even sizes; crop or resize first."
+            f"encode: {width}x{height} pixels are odd, H.264 (4:2:0) needs even sizes; "
+            "crop or resize first."
         )
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-        # The same bytes every time: with several threads or with its macroblock tree, x264's output varies. Without
-        # the tree, CRF 20 is as close to the frames as CRF 18 is with it.
+        # The same bytes every time: with several threads or with its macroblock tree, x264's output
+        # varies. Without the tree, CRF 20 is as close to the frames as CRF 18 is with it.
         options = {"crf": "20", "threads": "1", "x264-params": "mbtree=0"}
-        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
+        stream = container.add_stream(
+            "libx264", rate=Fraction(fps).limit_denominator(1001), options=options
+        )
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         for index, frame in enumerate(itertools.chain([first], frames)):
             picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")
@@ -169,97 +293,54 @@ def encode(frames: Iterable[RGB], fps: float | int) -> bytes:
     return file.getvalue()
 
 
-@contextlib.contextmanager
-def _explained(name: str):
-    """Turns the errors of FFmpeg into a VideoError."""
-    try:
-        yield
-    except av.error.FFmpegError as error:
-        raise VideoError(
-            name, f"is damaged or cut short ({error.strerror})", "replace the file or leave it out"
-        ) from error
+def _converter(
+    stream: av.VideoStream, name: str, resolution: int | None, enlarge: bool, max_pixels: int
+) -> Callable[[av.VideoFrame], RGB]:
+    """A function from decoded frames to RGB, upright, all of the size of the first."""
+    scaler = VideoReformatter()  # one for all: setting it up costs more than a small frame (LOG.md)
+    shape = matrix = None
+
+    def convert(frame: av.VideoFrame) -> RGB:
+        nonlocal shape, matrix
+        if shape is None:
+            shape = _shape(frame, stream, name, resolution, enlarge, max_pixels)
+            matrix = _display_matrix(frame)
+        picture = scaler.reformat(
+            frame, width=shape[1], height=shape[0], format="rgb24", interpolation="BICUBIC"
+        )
+        return _upright(picture.to_ndarray(), matrix)
+
+    return convert
 
 
-@contextlib.contextmanager
-def _opened(source: bytes | Path, name: str) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """The container and its first video stream that is not a cover picture."""
-    with contextlib.ExitStack() as stack:
-        try:
-            file = stack.enter_context(io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb"))
-        except OSError as error:
-            raise VideoError(
-                name, f"cannot be opened ({error.strerror})", "check the path and its permissions"
-            ) from error
-        start = file.read(32)
-        file.seek(0)
-        if not start:
-            raise VideoError(name, "is empty (0 bytes)", "copy the file again or leave it out")
-        if start.startswith(b"version https://git-lfs"):
-            raise VideoError(name, "is a Git LFS pointer, not a video", "run `git lfs pull`")
-        try:
-            # No protocols: a playlist posing as a video must not make FFmpeg open other files or addresses.
-            container = stack.enter_context(av.open(file, options={"protocol_whitelist": "none"}))
-        except (av.error.FFmpegError, OSError) as error:
-            raise VideoError(name, "is not a readable video", "replace the file or leave it out") from error
-        cover = av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-        if not streams:
-            raise VideoError(name, "holds no video stream, only sound or a cover picture", "leave it out")
-        yield container, streams[0]
+def _shape(
+    frame: av.VideoFrame,
+    stream: av.VideoStream,
+    name: str,
+    resolution: int | None,
+    enlarge: bool,
+    max_pixels: int,
+) -> tuple[int, int]:
+    """Height and width with square pixels, before rotation, scaled as `decode` says."""
+    width = max(1, round(frame.width * containers.aspect(stream)))
+    height, width = _scaled(frame.height, width, resolution, enlarge)
+    containers.check_pixels(name, width, height, 1.0, max_pixels)
+    return height, width
 
 
-def _read(container, stream, name: str, size: int | None, enlarge: bool = False) -> Iterator[tuple[float, RGB]]:
-    """Frames with their times from the first frame, checked for damage."""
-    rate = float(stream.average_rate or 25)
-    shape = matrix = promised = None
-    scaler = VideoReformatter()  # one for all frames: setting it up costs more than converting a small frame (LOG.md)
-    index, first, time, longest = -1, 0.0, 0.0, 1 / rate
-    with _explained(name):
-        for index, frame in enumerate(container.decode(stream)):
-            if frame.is_corrupt:
-                raise VideoError(name, f"has damaged picture data in frame {index}", "replace the file or leave it out")
-            if shape is None:
-                shape, matrix = _shape(frame, stream, size, enlarge), _display_matrix(frame)
-                first = frame.time or 0.0
-                promised = _promised_seconds(container, stream, first)
-            # A bare elementary stream has no timestamps, and broken ones repeat: one frame period more, then.
-            now = 0.0 if frame.time is None else frame.time - first
-            if index and now <= time:
-                now = time + 1 / rate
-            time, longest = now, max(longest, now - time)
-            picture = scaler.reformat(frame, width=shape[1], height=shape[0], format="rgb24", interpolation="BICUBIC")
-            yield time, _upright(picture.to_ndarray(), matrix)
-    if index < 0:
-        raise VideoError(name, "holds no frames", "replace the file or leave it out")
-    # Nothing says how long the last frame is on show, and headers are a little off.
-    if promised and time < 0.95 * promised - 2 * longest:
-        raise VideoError(name, f"ends after {time:.2f} of {promised:.2f} s", "replace the cut file or leave it out")
-
-
-def _promised_seconds(container, stream, start: float) -> float | None:
-    """Duration that the header promises for the stream, in seconds; None if it does not say."""
-    if stream.duration:
-        return float(stream.duration * stream.time_base)
-    # Matroska counts from zero, even if the first frame comes later.
-    if tag := stream.metadata.get("DURATION"):
-        hours, minutes, seconds = map(float, tag.split(":"))
-        return 3600 * hours + 60 * minutes + seconds - start
-    if container.duration and len(container.streams) == 1:
-        return container.duration / av.time_base - start
-    return None
-
-
-def _shape(frame: av.VideoFrame, stream, size: int | None, enlarge: bool = False) -> tuple[int, int]:
-    """Height and width with square pixels, before rotation; shorter side at most `size`, or just that with `enlarge`."""
-    height, width = frame.height, max(1, round(frame.width * float(stream.sample_aspect_ratio or 1)))
-    scale = size / min(height, width) if size else 1.0
+def _scaled(height: int, width: int, resolution: int | None, enlarge: bool) -> tuple[int, int]:
+    scale = resolution / min(height, width) if resolution and height and width else 1.0
     scale = scale if enlarge else min(1.0, scale)
     return round(height * scale), round(width * scale)
 
 
 def _display_matrix(frame: av.VideoFrame) -> Int[np.ndarray, " 9"] | None:
     """The 3x3 matrix by which phones say how the stored picture is to be turned or mirrored."""
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    data = SideDataContainer.__new__(SideDataContainer)
+    # PyAV stops at what it has no name for: EXIF, whose orientation FFmpeg puts before it.
+    with contextlib.suppress(ValueError):
+        data.__init__(frame)
+    matrix = data.get("DISPLAYMATRIX")
     return None if matrix is None else np.frombuffer(matrix, np.int32)
 
 

@@ -1,1 +1,3 @@
-"""What a frozen model knows: read features, heads and metrics, then tasks, which joins them, then classify."""
+"""What a frozen model knows: read features, heads and metrics, then tasks, which joins them, then
+classify.
+"""

@@ -1,4 +1,6 @@
-"""A classifier of one's own videos on a frozen encoder: draw shots, train probes, merge, save, open, classify."""
+"""A classifier of one's own videos on a frozen encoder: draw shots, train probes, merge, save,
+open, classify.
+"""
 
 import json
 from collections.abc import Callable, Sequence
@@ -10,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
-from vplib.evaluate import features, heads
+from vplib.data import pipeline
+from vplib.evaluate import heads
 from vplib.evaluate.heads import Probe
 from vplib.model import checkpoints
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
@@ -32,7 +35,9 @@ def attention_heads(encoder: VideoEncoder) -> int:
 
 
 def tokens_of(encoder: VideoEncoder) -> Callable:
-    """As `features.tokens_of`, for an encoder of any size: its weights are an argument of the compiled function."""
+    """As `features.tokens_of`, for an encoder of any size: its weights are an argument of the
+    compiled function.
+    """
     return partial(_tokens, encoder)
 
 
@@ -42,7 +47,9 @@ def _tokens(encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"]) -> Float16[
 
 
 def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> Int[np.ndarray, " N"]:
-    """Rows of `shots` clips of every class, drawn by `seed`; a class that has fewer gives all. All rows for None."""
+    """Rows of `shots` clips of every class, drawn by `seed`; a class that has fewer gives all. All
+    rows for None.
+    """
     rng = np.random.default_rng(seed)
     drawn = [rng.permutation(np.flatnonzero(labels == k))[:shots] for k in np.unique(labels)]
     return np.sort(np.concatenate(drawn))
@@ -59,7 +66,9 @@ def train_probes(
     batch: int,
     **recipe,
 ) -> list[Probe]:
-    """A probe of each seed, which draws its own `few_shots`, trained for `epochs`, and for `steps` batches at least."""
+    """A probe of each seed, which draws its own `few_shots`, trained for `epochs`, and for `steps`
+    batches at least.
+    """
     probes = []
     with Progress(len(seeds), "probes") as progress:
         for seed in seeds:
@@ -97,7 +106,7 @@ def merge_standardisation(probe: Probe, encoder: VideoEncoder) -> VideoClassifie
 
 
 def save(classifier: VideoClassifier, classes: Sequence[str], folder: Path) -> None:
-    """Write `classifier.npz`, in the released layout, and `classes.json`, the name of each logit."""
+    """Write `classifier.npz`, in the released layout, and `classes.json`, a name a logit."""
     folder = Path(folder)
     checkpoints.save(classifier, folder / "classifier.npz")
     names = json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n"
@@ -132,13 +141,15 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
 def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
     """Of each class for one video file.
 
-    Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not finite.
+    Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not
+    finite.
     """
-    video = features.read(Path(path), name=str(path), **view(classifier.encoder))
+    video = pipeline.read_clip(Path(path), name=str(path), **view(classifier.encoder))
     found = np.asarray(_probabilities(classifier, video[None]))[0]
     if not np.isfinite(found).all():
         raise checkpoints.CheckpointError(
-            f"{path}: the classifier gives numbers that are not finite: its weights are damaged; run 45_own_classifier again"
+            f"{path}: the classifier gives numbers that are not finite: its weights are damaged; "
+            "run 45_own_classifier again"
         )
     return found
 

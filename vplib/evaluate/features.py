@@ -1,6 +1,8 @@
-"""What a frozen model makes of videos and texts: features of a whole corpus, a batch of clips at a time."""
+"""What a frozen model makes of videos and texts: features of a whole corpus, a batch of clips at a
+time.
+"""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -19,7 +21,8 @@ from vplib.progress import Progress
 
 @runtime_checkable
 class Originals(Protocol):
-    """Videos: `original(i)` is a file, or its bytes, and a dictionary with `file_name` and whatever is known.
+    """Videos: `original(i)` is a file, or its bytes, and a dictionary with `file_name` and
+    whatever is known.
 
     `shards.Shards`, `sources.FolderSource` and `sources.WebDatasetSource` are such.
     """
@@ -51,69 +54,61 @@ def features(
 ) -> Features:
     """Features of every clip of `source`, by each of `encoders`, in one pass over the videos.
 
-    An encoder is a compiled function of uint8 clips (B,T,S,S,3), such as `tokens_of` gives. Clips are read as `read`
-    does, `batch` at a time, and never kept. Those that cannot be read are listed in `out/skipped-<name>.csv`.
+    An encoder is a compiled function of uint8 clips (B,T,S,S,3), such as `tokens_of` gives. Clips
+    are read by `pipeline.read_clip`, `batch` at a time, and never kept. Those that cannot be are
+    listed in `out/skipped-<name>.csv`.
 
-    Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is left, and
-    CheckpointError if a feature is not finite.
+    Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is
+    left, and CheckpointError if a feature is not finite.
     """
-    values, rows, skipped, videos = {}, [], [], []
-    report = out / f"skipped-{name}.csv"
+    values, rows, skipped, report = {}, [], [], out / f"skipped-{name}.csv"
+    view = dict(frames=frames, size=size, resolution=resolution)
     with Progress(len(source), name) as progress:
-        for index in range(len(source)):
-            try:
-                original, meta = source.original(index)
-                videos.append(
-                    read(
-                        original,
-                        name=meta["file_name"],
-                        frames=frames,
-                        size=size,
-                        resolution=resolution,
+        for found, videos in _batches(source, batch, skipped, view):
+            rows += found
+            for encoder, run in encoders.items():
+                part = np.asarray(run(videos))[: len(found)]
+                if not np.isfinite(part).all():
+                    raise checkpoints.CheckpointError(
+                        f"{encoder} makes numbers of {name} that are not finite: its weights are "
+                        "damaged or too large for half precision; fetch or train them again"
                     )
-                )
-                rows.append(index)
-            except VideoError as error:
-                skipped.append({"file": error.name, "reason": error.problem})
-            if len(videos) == batch or (videos and index == len(source) - 1):
-                full = np.stack(
-                    videos + videos[-1:] * (batch - len(videos))
-                )  # one shape, one compile
-                for encoder, run in encoders.items():
-                    part = np.asarray(run(full))[: len(videos)]
-                    if not np.isfinite(part).all():
-                        raise checkpoints.CheckpointError(
-                            f"{encoder} makes numbers of {name} that are not finite: its weights are damaged or too "
-                            "large for half precision; fetch or train them again"
-                        )
-                    if encoder not in values:
-                        values[encoder] = np.empty((len(source), *part.shape[1:]), part.dtype)
-                    values[encoder][len(rows) - len(videos) : len(rows)] = part
-                videos = []
-            progress.update(index + 1, skipped=len(skipped))
+                if encoder not in values:
+                    values[encoder] = np.empty((len(source), *part.shape[1:]), part.dtype)
+                values[encoder][len(rows) - len(found) : len(rows)] = part
+            progress.update(found[-1] + 1, skipped=len(skipped))
     if skipped:
         shards.write_skipped(report, skipped)
     else:
         report.unlink(missing_ok=True)  # of an earlier start
     if len(skipped) > max_skipped_fraction * len(source) or not rows:
         raise SourceError(
-            f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is {max_skipped_fraction:g} "
-            f"(first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files listed in {report}, or give "
-            "data.max_skipped_fraction=0.05 tag=again."
+            f"{len(skipped)} of {len(source)} videos cannot be used and the allowed share is "
+            f"{max_skipped_fraction:g} (first: {skipped[0]['file']} {skipped[0]['reason']}); "
+            f"repair the files listed in {report}, or give data.max_skipped_fraction=0.05 "
+            "tag=again."
         )
-    values = {encoder: found[: len(rows)] for encoder, found in values.items()}
-    return Features(values, np.array(rows), skipped)
+    return Features({of: part[: len(rows)] for of, part in values.items()}, np.array(rows), skipped)
 
 
-def read(
-    original: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
-) -> UInt8[np.ndarray, "T S S 3"]:
-    """A model's view of one video: `frames` at evenly spaced moments, the central square of `size` pixels.
+def _batches(
+    source: Originals, batch: int, skipped: list[dict], view: dict
+) -> Iterator[tuple[list[int], UInt8[np.ndarray, "B T S S 3"]]]:
+    """Numbers and frames of the clips that can be read, the others added to `skipped`.
 
-    The square is cut out of frames whose shorter side is scaled down to `resolution` pixels, as evaluation corpora are
-    read; without one it is scaled to `size`, up or down: as much as can be seen of one's own videos.
+    The last batch repeats its last clip, so that all have one shape, and encoders compile once.
     """
-    return pipeline.watch(original, name=name, frames=frames, size=size, short=resolution)
+    rows, videos = [], []
+    for index in range(len(source)):
+        try:
+            original, meta = source.original(index)
+            videos.append(pipeline.read_clip(original, name=meta["file_name"], **view))
+            rows.append(index)
+        except VideoError as error:
+            skipped.append({"file": error.name, "reason": error.problem})
+        if len(videos) == batch or (videos and index == len(source) - 1):
+            yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
+            rows, videos = [], []
 
 
 def metadata(source: Originals) -> list[dict | None]:
@@ -127,7 +122,7 @@ def metadata(source: Originals) -> list[dict | None]:
     return known
 
 
-# --- encoders ---------------------------------------------------------------------------------------------------------
+# --- encoders -------------------------------------------------------------------------------------
 
 
 def encoder_of(model: VideoEncoder | VideoText | VideoClassifier) -> VideoEncoder:
@@ -156,24 +151,26 @@ def embeddings_of(model: VideoText) -> Callable:
     return jax.jit(lambda video: model.encode_video(pixels(video)))
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:
-    """The video-text model of a released name or a file, whose text table has the tokeniser's pieces.
+    """The video-text model of a released name or a file, whose text table has the tokeniser's
+    pieces.
 
     Raises CheckpointError for weights of another kind or vocabulary.
     """
     model = checkpoints.load(weights)
     if not isinstance(model, VideoText):
         raise checkpoints.CheckpointError(
-            f"{weights} has no text encoder: give weights=... of a video-text model, such as those of 20_stage1"
+            f"{weights} has no text encoder: give weights=... of a video-text model, such as those "
+            "of 20_stage1"
         )
     pieces = model.text_encoder.token_emb.emb_var.shape[0]
     if pieces != tokenizer.size:
         raise checkpoints.CheckpointError(
-            f"{weights} knows {pieces} pieces of text and the vocabulary has {tokenizer.size}: give "
-            "data.tokenizer=<path> of the SentencePiece model that it was trained with"
+            f"{weights} knows {pieces} pieces of text and the vocabulary has {tokenizer.size}: "
+            "give data.tokenizer=<path> of the SentencePiece model that it was trained with"
         )
     return model
 
@@ -199,7 +196,8 @@ def class_embeddings(
 ) -> Float[np.ndarray, "K E"]:
     """One unit-length vector a class: the mean of its prompts' embeddings.
 
-    Source: VideoPrism section 4.2 uses CLIP's prompt set; taking the mean is our choice, as CLIP did.
+    Source: VideoPrism section 4.2 uses CLIP's prompt set; taking the mean is our choice, as CLIP
+    did.
     """
     flat = embed_texts(model, tokenizer, [p for group in prompts for p in group])
     ends = np.cumsum([len(group) for group in prompts])[:-1]

@@ -15,10 +15,12 @@ from vplib.train.optimiser import schedule
 
 
 class Probe(nnx.Module):
-    """Standardisation, one attention pooling over all tokens, a linear classifier (the released classifier's names).
+    """Standardisation, one attention pooling over all tokens, a linear classifier (the released
+    classifier's names).
 
-    `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says nothing (as the
-    affine-free BatchNorm of linear probes does). Source: VideoPrism section 4.1 (frozen backbone, one MAP layer).
+    `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says
+    nothing (as the affine-free BatchNorm of linear probes does). Source: VideoPrism section 4.1
+    (frozen backbone, one MAP layer).
     """
 
     def __init__(
@@ -55,14 +57,16 @@ def train_probe(
     seed: int,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Probe:
-    """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes for the same seed.
+    """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes
+    for the same seed.
 
-    `loss` takes logits (B, K) and targets: numbers of classes, or what another loss of optax wants. A batch is at most
-    all clips. Raises ValueError if a number of a class is out of range.
+    `loss` takes logits (B, K) and targets: numbers of classes, or what another loss of optax
+    wants. A batch is at most all clips. Raises ValueError if a number of a class is out of range.
     """
     if targets.dtype.kind == "i" and (targets.min() < 0 or targets.max() >= classes):
         raise ValueError(
-            f"targets run from {targets.min()} to {targets.max()} but the probe has {classes} classes"
+            f"targets run from {targets.min()} to {targets.max()} "
+            f"but the probe has {classes} classes"
         )
     clips = len(targets)
     batch = min(batch, clips)
@@ -94,7 +98,9 @@ def _optimiser(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order):
-    """One pass in the given order (steps, batch): a single dispatch, since a step takes milliseconds."""
+    """One pass in the given order (steps, batch): a single dispatch, since a step takes
+    milliseconds.
+    """
 
     def mean_loss(params, x, y):
         return loss(nnx.merge(graph, params, fixed)(x), y).mean()

@@ -27,11 +27,12 @@ def recall_at(
 def interval(
     scores: Float[np.ndarray, "R C"], *, seed: int = 0, draws: int = 2000
 ) -> tuple[float, float, float]:
-    """Mean and its 95% bootstrap interval over R repeats (probe seeds) and C test clips, both resampled.
+    """Mean and its 95% bootstrap interval over R repeats (probe seeds) and C clips, both resampled.
 
-    For a difference of two models on the same seeds and clips pass the difference of their scores: it stays paired.
-    Few repeats make it too narrow where they differ much: five that deviate as much as the mean over clips does cover
-    the truth in 94% of cases, five that deviate four times as much in 88% (simulated; a test repeats it).
+    For a difference of two models on the same seeds and clips pass the difference of their scores:
+    it stays paired. Few repeats make it too narrow where they differ much: of intervals over five
+    repeats that deviate four times as much as the mean over clips does, 88% cover the truth
+    (simulated; a test repeats it).
     """
     repeats, clips = scores.shape
 
@@ -51,7 +52,9 @@ def bootstrap(
     seed: int = 0,
     draws: int = 2000,
 ) -> tuple[float, float, float]:
-    """`value` and its 95% bootstrap interval; `measure` gives it for drawn repeats and drawn clips, by their numbers."""
+    """`value` and its 95% bootstrap interval; `measure` takes the numbers of drawn repeats and
+    of drawn clips.
+    """
     rng = np.random.default_rng(seed)
     drawn = np.empty(draws)
     for i in range(draws):

@@ -1,7 +1,9 @@
-"""Evaluation tasks: what is asked of the clips of two corpora, how it is learned on frozen features, how it is scored.
+"""Evaluation tasks: what is asked of the clips of two corpora, how it is learned on frozen
+features, how it is scored.
 
-A task says how labels become targets, how a head is trained, what it outputs and by which metrics that is judged; `TASKS`
-names them for `data.tasks.<name>.kind`. Seeds, intervals, tables and headline rows are the same for all, below.
+A task says how labels become targets, how a head is trained, what it outputs and by which metrics
+that is judged; `TASKS` names them for `data.tasks.<name>.kind`. Seeds, intervals, tables and
+headline rows are the same for all, below.
 """
 
 import unicodedata
@@ -23,7 +25,9 @@ class LabelError(ValueError):
 
 
 class Metric(NamedTuple):
-    """Functions of (outputs, targets): the score of each clip, or one of all where it is no mean; what guessing gets."""
+    """Functions of (outputs, targets): the score of each clip, or one of all where it is no mean;
+    what guessing gets.
+    """
 
     score: Callable
     chance: Callable
@@ -33,8 +37,9 @@ class Metric(NamedTuple):
 class Task:
     """One kind of question. The first metric is the one that differences are taken of.
 
-    `targets(labels, classes)`: which clips can be used, and the target of each. `train(features, targets, *, classes,
-    seed, **recipe)`: a head; None where it is not trained but given. `predict(head, features)`: an output a clip.
+    `targets(labels, classes)`: which clips can be used, and the target of each. `train(features,
+    targets, *, classes, seed, **recipe)`: a head; None where it is not trained but given.
+    `predict(head, features)`: an output a clip.
     """
 
     metrics: Mapping[str, Metric]
@@ -63,7 +68,9 @@ class Answers:
         return self.outputs.argmax(2)
 
     def scores(self, metric: str | None = None) -> np.ndarray:
-        """(R, C) of a metric that is a mean over clips, (R,) of another; the first metric unless given."""
+        """(R, C) of a metric that is a mean over clips, (R,) of another; the first metric unless
+        given.
+        """
         score = self.task.metrics[metric or self.metric].score
         return np.stack([score(outputs, self.targets) for outputs in self.outputs])
 
@@ -79,7 +86,7 @@ class Answers:
         return float(chance(self.outputs[0], self.targets))
 
 
-# --- the tasks --------------------------------------------------------------------------------------------------------
+# --- the tasks ------------------------------------------------------------------------------------
 
 
 def class_numbers(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,8 +97,8 @@ def class_numbers(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray,
     for number, label in enumerate(labels):
         if isinstance(label, list):
             raise LabelError(
-                f"clip {number} has a list of labels ({', '.join(label)}) and a classification needs one; name another "
-                "label in data.tasks."
+                f"clip {number} has a list of labels ({', '.join(label)}) and a classification "
+                "needs one; name another label in data.tasks."
             )
     numbers = {name: number for number, name in enumerate(classes)}
     targets = np.array([numbers.get(label, -1) for label in labels], dtype=int)
@@ -107,29 +114,31 @@ TOP1 = {"top1": Metric(metrics.top1, _share(1))}
 RECALL = {f"r{k}": Metric(partial(metrics.recall_at, k=k), _share(k)) for k in (1, 5)}
 TASKS = {
     "classification": Task(TOP1, heads.predict, class_numbers, heads.train_probe),
-    # Of clips and texts in one space; the head is one vector a class, or the text of each clip, whose target is its own.
+    # Of clips and texts in one space. The head is one vector a class, or the text of each clip.
     "zero_shot": Task(TOP1, lambda names, clips: clips @ names.T, class_numbers),
     "text_to_video": Task(RECALL, lambda texts, clips: texts @ clips.T),
     "video_to_text": Task(RECALL, lambda texts, clips: (texts @ clips.T).T),
 }
 
 
-# --- labels: all are checked before the first clip is encoded ---------------------------------------------------------
+# --- labels: all are checked before the first clip is encoded -------------------------------------
 
 
 def labels(metas: Sequence[dict | None], key: str, *, name: str) -> list:
-    """The label, or the list of labels, of each clip of corpus `name` at a dotted `key` of its metadata.
+    """The label, or the list of labels, of each clip of corpus `name` at a dotted `key` of its
+    metadata.
 
-    Labels that differ only in spaces are one. None stands for a clip that cannot be read, as in `features.metadata`.
-    Raises LabelError if a label is missing or blank.
+    Labels that differ only in spaces are one. None stands for a clip that cannot be read, as in
+    `features.metadata`. Raises LabelError if a label is missing or blank.
     """
     found = [None if meta is None else _label(meta, key) for meta in metas]
     bad = [i for i, label in enumerate(found) if label == ""]
     if bad:
         raise LabelError(
-            f"{name}: {len(bad)} of {len(metas)} clips have no label or a blank one under {key!r} (first: clip {bad[0]}, "
-            f"{metas[bad[0]]['file_name']}); add them to the metadata, and prepare the corpus again if it is in shards, "
-            "or set data.tasks and data.zero_shot to what is labelled."
+            f"{name}: {len(bad)} of {len(metas)} clips have no label or a blank one under {key!r} "
+            f"(first: clip {bad[0]}, {metas[bad[0]]['file_name']}); add them to the metadata, and "
+            "prepare the corpus again if it is in shards, or set data.tasks and data.zero_shot to "
+            "what is labelled."
         )
     return found
 
@@ -157,14 +166,17 @@ def classes_of(labels: Iterable, *, name: str) -> list[str]:
     )
     if len(found) < 2:
         raise LabelError(
-            f"{name}: all {len(known)} clips are of one class, {found[0] if found else 'none'!r}, so there is nothing to "
-            "tell apart; add clips of another class, or name another label in data.tasks."
+            f"{name}: all {len(known)} clips are of one class, {''.join(found)!r}, so there is "
+            "nothing to tell apart; add clips of another class, or name another label in "
+            "data.tasks."
         )
     return found
 
 
 class Split(NamedTuple):
-    """The classes of the training clips; which clips of either part can be used, and their targets."""
+    """The classes of the training clips; which clips of either part can be used, and their
+    targets.
+    """
 
     classes: list[str]
     train: tuple[np.ndarray, np.ndarray]
@@ -172,7 +184,8 @@ class Split(NamedTuple):
 
 
 def split(task: Task, train: Sequence, test: Sequence, names: tuple[str, str]) -> Split:
-    """Targets of both parts from their labels. Test clips of classes without training clips cannot be scored.
+    """Targets of both parts from their labels. Test clips of classes without training clips cannot
+    be scored.
 
     Raises LabelError for one class only, or if no test clip is of a class that is trained.
     """
@@ -180,13 +193,16 @@ def split(task: Task, train: Sequence, test: Sequence, names: tuple[str, str]) -
     parts = [task.targets(labels, classes) for labels in (train, test)]
     if not parts[1][0].any():
         raise LabelError(
-            f"{names[1]}: no clip is of a class that {names[0]} has ({', '.join(classes[:5])}); label both alike."
+            f"{names[1]}: no clip is of a class that {names[0]} has ({', '.join(classes[:5])}); "
+            "label both alike."
         )
     return Split(classes, *parts)
 
 
 class Part(NamedTuple):
-    """Features of each encoder and targets of the clips of a corpus that can be used, and which clips those are."""
+    """Features of each encoder and targets of the clips of a corpus that can be used, and which
+    clips those are.
+    """
 
     values: dict[str, np.ndarray]
     targets: np.ndarray
@@ -208,7 +224,7 @@ def usable(
     return classes, *parts
 
 
-# --- heads and answers ------------------------------------------------------------------------------------------------
+# --- heads and answers ----------------------------------------------------------------------------
 
 
 def probe(
@@ -222,9 +238,10 @@ def probe(
 ) -> dict[tuple[str, str], Answers]:
     """The answers of every (encoder, task): one head a seed is trained on the frozen features.
 
-    `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification, `kind`; `sources` are the
-    corpora of these names. Videos are read once for all encoders and tasks of the same corpora. `reading` as
-    `features`, `recipe` as the task's `train`. Raises LabelError before anything is encoded.
+    `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification,
+    `kind`; `sources` are the corpora of these names. Videos are read once for all encoders and
+    tasks of the same corpora. `reading` as `features`, `recipe` as the task's `train`. Raises
+    LabelError before anything is encoded.
     """
     tasks = {name: TASKS[where.get("kind", "classification")] for name, where in wanted.items()}
     parts = {name: (where["train"], where["test"]) for name, where in wanted.items()}
@@ -268,7 +285,7 @@ def answer(
     return Answers(task, outputs, targets, classes)
 
 
-# --- numbers ----------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------------
 
 
 def row(
@@ -278,10 +295,11 @@ def row(
     unit: str = "fraction",
     combine: Callable = lambda score: score,
 ) -> dict:
-    """A headline row: `combine` of the scores of answers to the same clips with the same seeds, which stay paired.
+    """A headline row: `combine` of the scores of answers to the same clips with the same seeds,
+    which stay paired.
 
-    Its interval is a 95% bootstrap over seeds and clips (`metrics.interval`); a metric that is no mean over clips is
-    computed anew for every draw.
+    Its interval is a 95% bootstrap over seeds and clips (`metrics.interval`); a metric that is no
+    mean over clips is computed anew for every draw.
     """
     scores = [one.scores(metric) for one in answers]
     if all(score.ndim == 2 for score in scores):
@@ -320,7 +338,9 @@ def over_chance(name: str, one: Answers) -> dict:
 
 
 def table(answers: Mapping[tuple[str, str], Answers]) -> pd.DataFrame:
-    """A row for each encoder and task: the first metric, its interval and chance, and its value of every seed."""
+    """A row for each encoder and task: the first metric, its interval and chance, and its value of
+    every seed.
+    """
     found = []
     for (encoder, task), one in answers.items():
         numbers, scores = row(one.metric, one), one.scores()

@@ -12,10 +12,12 @@ def contrastive(
     *,
     chunk: int = 0,
 ) -> Float[Array, ""]:
-    """Symmetric InfoNCE in nats of unit-length embeddings; clip i belongs to text i; `scale` is 1 / temperature.
+    """Symmetric InfoNCE in nats of unit-length embeddings; clip i belongs to text i; `scale` is 1
+    / temperature.
 
-    Equal to log B when all similarities are equal. `chunk` > 0 computes the same value that many rows at a time and
-    recomputes them in the backward pass, so the B x B logits never exist at once (global batches of thousands).
+    Equal to log B when all similarities are equal. `chunk` > 0 computes the same value that many
+    rows at a time and recomputes them in the backward pass, so the B x B logits never exist at
+    once (global batches of thousands).
 
     Source: VideoPrism (arXiv:2402.13217) section 2.3.1; CoCa's symmetric softmax form.
     """

@@ -1,4 +1,5 @@
-"""Which tokens the student sees, and token shuffling: exact counts, explicit keys, no Python-side randomness."""
+"""Which tokens the student sees, and token shuffling: exact counts, explicit keys, no Python-side
+randomness."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,8 @@ from jaxtyping import Array, Float, Int
 
 
 def visible_count(tokens: int, ratio: float) -> int:
-    """Tokens left visible of `tokens` when a share `ratio` in [0, 1) is masked (rounded masked count, at least one left)."""
+    """Tokens left visible of `tokens` when a share `ratio` in [0, 1) is masked (rounded masked
+    count, at least one left)."""
     return max(tokens - round(ratio * tokens), 1)
 
 
@@ -17,13 +19,16 @@ def random_visible(key: Array, batch: int, tokens: int, count: int) -> Int[Array
 
 
 def block_order(key: Array, batch: int, grid: int, blocks: int = 12) -> Float[Array, "B N"]:
-    """A masking priority of each place such that the lowest ones form BEiT-style rectangular blocks.
+    """A masking priority of each place such that the lowest ones form BEiT-style rectangular
+    blocks.
 
-    Blocks cover at least 1/16 of the grid with aspect ratios in [0.3, 1/0.3], log-uniform. A place gets the number of
-    the first block that covers it plus noise in [0, 1); uncovered places come last. Taking the k lowest masks whole
-    blocks one after another, trims the last at random and fills up at random, so counts are always exact.
+    Blocks cover at least 1/16 of the grid with aspect ratios in [0.3, 1/0.3], log-uniform. A place
+    gets the number of the first block that covers it plus noise in [0, 1); uncovered places come
+    last. Taking the k lowest masks whole blocks one after another, trims the last at random and
+    fills up at random, so counts are always exact.
 
-    Source: BEVT (github.com/xyzforever/BEVT) block masks; exact counts are our choice (the paper is silent).
+    Source: BEVT (github.com/xyzforever/BEVT) block masks; exact counts are our choice (the paper
+    is silent).
     """
     k_area, k_aspect, k_top, k_left, k_noise = jax.random.split(key, 5)
     shape = (batch, blocks)
@@ -57,12 +62,15 @@ def uniform_visible(
 
 
 def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> Int[Array, "B T V"]:
-    """BEVT block-tube mask: blocks shared by a contiguous run of frames (wrapping around) of 0.5 to 1 clip lengths.
+    """BEVT block-tube mask: blocks shared by a contiguous run of frames (wrapping around) of 0.5
+    to 1 clip lengths.
 
-    The frames outside the run share a second block mask (our choice: BEVT leaves them unmasked, which would make
-    visible counts differ between frames and 0.65 unreachable; equal counts keep the saving exact).
+    The frames outside the run share a second block mask (our choice: BEVT leaves them unmasked,
+    which would make visible counts differ between frames and 0.65 unreachable; equal counts keep
+    the saving exact).
 
-    Source: VideoPrism section 2.3 names BEVT masking at ratio 0.65; tube lengths from the BEVT reference code.
+    Source: VideoPrism section 2.3 names BEVT masking at ratio 0.65; tube lengths from the BEVT
+    reference code.
     """
     k_first, k_second, k_length, k_start = jax.random.split(key, 4)
     orders = [block_order(k, batch, grid) for k in (k_first, k_second)]
@@ -79,9 +87,11 @@ MASKS = {"bevt": bevt_visible, "tube": tube_visible, "random": uniform_visible}
 def draw_mask(
     mask: str, mask_ratio: float, key: Array, *, batch: int, frames: int, grid: int
 ) -> Int[Array, "B *R V"]:
-    """Visible places, in increasing order, when `mask` (one of MASKS) hides a share `mask_ratio` of each frame's grid x grid.
+    """Visible places, in increasing order, when `mask` (one of MASKS) hides a share `mask_ratio`
+    of each frame's grid x grid.
 
-    They are (B, T, V), or (B, V) where all frames share them. Raises ValueError for an unknown mask.
+    They are (B, T, V), or (B, V) where all frames share them. Raises ValueError for an unknown
+    mask.
     """
     if mask not in MASKS:
         raise ValueError(f"stage2.mask={mask} is unknown: one of {', '.join(MASKS)}")
@@ -91,23 +101,27 @@ def draw_mask(
 def raster_orders(
     visible: Int[Array, "B T V"], tokens: int
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """The permutation that puts [visible tokens, mask tokens] back to raster order, and its inverse."""
+    """The permutation that puts [visible tokens, mask tokens] back to raster order, and its
+    inverse."""
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
     place = (visible + frame).reshape(b, -1)  # raster index of each visible token
     seen = jax.nn.one_hot(place, tokens, dtype=jnp.int32).sum(1)  # B S
     inverse = jnp.argsort(1 - seen, axis=-1, stable=True)  # visible in raster order, then masked
-    # `place` is increasing by construction of the masks, so the v-th visible token is the v-th seen place.
+    # `place` is increasing by construction of the masks, so the v-th visible token is the v-th
+    # seen place.
     return inverse.argsort(axis=-1), inverse
 
 
 def shuffle_orders(
     key: Array, visible: Int[Array, "B T V"], tokens: int, share: float | Float[Array, ""]
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """The permutation of [visible tokens, mask tokens] for the decoder, drawn for each clip, and its inverse.
+    """The permutation of [visible tokens, mask tokens] for the decoder, drawn for each clip, and
+    its inverse.
 
-    In raster order each token has a slot; about a `share` in [0, 1] of the slots exchange their tokens at random. So 0
-    is raster order and 1 a uniform permutation; these two, given as Python numbers, need no partial exchange.
+    In raster order each token has a slot; about a `share` in [0, 1] of the slots exchange their
+    tokens at random. So 0 is raster order and 1 a uniform permutation; these two, given as Python
+    numbers, need no partial exchange.
     """
     if isinstance(share, float | int) and share == 1:
         order = jax.random.uniform(key, (len(visible), tokens)).argsort(axis=-1)
@@ -117,8 +131,8 @@ def shuffle_orders(
         return raster, inverse
     k_moves, k_where = jax.random.split(key)
     moves = jax.random.uniform(k_moves, raster.shape) < share
-    # Slots that exchange come first, then those that stay, in raster order; so do the tokens that fill them, the former
-    # in random order.
+    # Slots that exchange come first, then those that stay, in raster order; so do the tokens that
+    # fill them, the former in random order.
     slots = jnp.argsort(~moves, axis=-1, stable=True)
     rank = jnp.where(moves, jax.random.uniform(k_where, raster.shape), 1 + jnp.arange(tokens))
     source = jnp.argsort(rank, axis=-1)

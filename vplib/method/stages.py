@@ -1,7 +1,8 @@
-"""The method on two pages: stage 1 (video-text contrastive) and stage 2 (masked distillation with token shuffling).
+"""The method on two pages: stage 1 (video-text contrastive) and stage 2 (masked distillation with
+token shuffling).
 
-Source: VideoPrism (arXiv:2402.13217) section 2.3, Algorithm 1 and Table 11. What the paper leaves open is marked
-"our choice".
+Source: VideoPrism (arXiv:2402.13217) section 2.3, Algorithm 1 and Table 11. What the paper leaves
+open is marked "our choice".
 """
 
 import jax
@@ -17,7 +18,8 @@ from vplib.model.sizes import Sizes
 
 
 class Stage1(nnx.Module):
-    """The video-text model and its temperature (learnable, as a log of its inverse, starting at 0.07 as in CoCa: our choice)."""
+    """The video-text model and its temperature (learnable, as a log of its inverse, starting at
+    0.07 as in CoCa: our choice)."""
 
     def __init__(self, model: VideoText):
         self.model = model
@@ -37,10 +39,11 @@ def stage1_loss(
 ):
     """InfoNCE of one batch {video uint8 (B,T,H,W,3), ids (B,L), keep (B,L)}, and numbers to log.
 
-    A share `drop_ratio` of the places is dropped, the same in every frame (tube token dropping; 0.5 in the paper). Images
-    are videos of one frame: their time table is cropped rather than interpolated, and they keep all their places (our
-    choice: no other frame could show what is dropped). `loss_chunk` is the chunk of `contrastive`. Nothing depends on
-    `step`, which `fit` gives every loss.
+    A share `drop_ratio` of the places is dropped, the same in every frame (tube token dropping;
+    0.5 in the paper). Images are videos of one frame: their time table is cropped rather than
+    interpolated, and they keep all their places (our choice: no other frame could show what is
+    dropped). `loss_chunk` is the chunk of `contrastive`. Nothing depends on `step`, which `fit`
+    gives every loss.
     """
     video = batch["video"]
     encoder = stage.model.vision_encoder
@@ -61,8 +64,8 @@ def stage1_loss(
 class LocalDecoder(nnx.Module):
     """Predicts every teacher token from the visible tokens.
 
-    Mask token, shuffle and positions live at encoder width, before the projector (the paper's Table 11); positions
-    are learnable, factorised over space and time (our choice).
+    Mask token, shuffle and positions live at encoder width, before the projector (the paper's
+    Table 11); positions are learnable, factorised over space and time (our choice).
     """
 
     def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
@@ -85,11 +88,12 @@ class LocalDecoder(nnx.Module):
         share: float | Float[Array, ""],
         key: Array,
     ) -> Float[Array, "B S E"]:
-        """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order, decode.
+        """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order,
+        decode.
 
-        Positions mark output slots, not where a token came from: the decoder must place visible tokens by content.
-        `share` of the slots exchange their tokens (see `shuffle_orders`): 1 in the paper, 0 as in an ordinary masked
-        autoencoder, where every token is at its own place.
+        Positions mark output slots, not where a token came from: the decoder must place visible
+        tokens by content. `share` of the slots exchange their tokens (see `shuffle_orders`): 1 in
+        the paper, 0 as in an ordinary masked autoencoder, where every token is at its own place.
         """
         b, v, d = seen.shape
         frames, tokens = self.temporal_pos_emb.shape[0], self.spatial_pos_emb.shape[0]
@@ -104,7 +108,8 @@ class LocalDecoder(nnx.Module):
 
 
 class GlobalDecoder(nnx.Module):
-    """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no positions."""
+    """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no
+    positions."""
 
     def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
         decoder = sizes.decoder
@@ -120,7 +125,8 @@ class GlobalDecoder(nnx.Module):
 
 
 class Stage2(nnx.Module):
-    """The student, an encoder of `sizes`, with the decoders it trains with; one whose loss is off is not built."""
+    """The student, an encoder of `sizes`, with the decoders it trains with; one whose loss is off
+    is not built."""
 
     def __init__(
         self,
@@ -140,7 +146,8 @@ class Stage2(nnx.Module):
 
 
 def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
-    """Each channel of each clip to mean 0 and deviation 1 over the clip's tokens: what all of them share is gone.
+    """Each channel of each clip to mean 0 and deviation 1 over the clip's tokens: what all of them
+    share is gone.
 
     Source: targets of data2vec (arXiv:2202.03555). The paper's targets are the tokens as they are.
     """
@@ -164,18 +171,21 @@ def distil(
     key: Array,
     step: Int[Array, ""] | int,
 ) -> tuple[Float[Array, ""], dict[str, Array], dict[str, Array]]:
-    """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal weights; in [0, 4].
+    """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal
+    weights; in [0, 4].
 
-    The student encodes visible tokens only. The local loss covers all tokens, visible and masked, in raster order
-    (`masked_only` restricts it to masked ones: an ablation). With `normalise_targets` it asks for what tells a clip's
-    tokens apart and leaves what they share to the global loss (our choice, for small runs: LOG.md). The share of slots
-    that `shuffle_tokens` shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
-    the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper). Which terms exist is fixed
-    by the decoders of `stage`.
+    The student encodes visible tokens only. The local loss covers all tokens, visible and masked,
+    in raster order (`masked_only` restricts it to masked ones: an ablation). With
+    `normalise_targets` it asks for what tells a clip's tokens apart and leaves what they share to
+    the global loss (our choice, for small runs: LOG.md). The share of slots that `shuffle_tokens`
+    shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
+    the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper).
+    Which terms exist is fixed by the decoders of `stage`.
 
-    Returns the loss, numbers to log, and what they compare: the places the student saw, `visible` (B, T, V), its tokens
-    there, `seen` (B, T*V, D), and as far as there are decoders `local` and `local_target` (B, S, E), `masked` (B, S; 1
-    where the student saw nothing), `global` and `global_target` (B, E).
+    Returns the loss, numbers to log, and what they compare: the places the student saw, `visible`
+    (B, T, V), its tokens there, `seen` (B, T*V, D), and as far as there are decoders `local` and
+    `local_target` (B, S, E), `masked` (B, S; 1 where the student saw nothing), `global` and
+    `global_target` (B, E).
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]

@@ -1,4 +1,5 @@
-"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections and heads.
+"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections and
+heads.
 
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """
@@ -19,16 +20,19 @@ LOGITS = 2**24  # bytes of attention logits that one sequence may hold at a time
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
-    """LeCun-normal values: zero mean, variance 1 / fan_in (truncated at two standard deviations)."""
+    """LeCun-normal values: zero mean, variance 1 / fan_in (truncated at two standard
+    deviations)."""
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
 def remat_on_accelerators(f: Callable) -> Callable:
-    """`f`, whose backward pass may on accelerators compute the values inside `f` again instead of keeping them.
+    """`f`, whose backward pass may on accelerators compute the values inside `f` again instead of
+    keeping them.
 
-    For elementwise work and plain attention: reading those values, in float32, can take an accelerator longer than computing them.
-    Outside a scan XLA decides: unrolled, on a GPU, it kept the logits of plain attention (LOG.md). It pays on CPU too, but changes
-    last bits, and all committed runs would have to be trained again.
+    For elementwise work and plain attention: reading those values, in float32, can take an
+    accelerator longer than computing them. Outside a scan XLA decides: unrolled, on a GPU, it kept
+    the logits of plain attention (LOG.md). It pays on CPU too, but changes last bits, and all
+    committed runs would have to be trained again.
     """
     return f if jax.default_backend() == "cpu" else jax.checkpoint(f, prevent_cse=False)
 
@@ -36,7 +40,8 @@ def remat_on_accelerators(f: Callable) -> Callable:
 def affine(
     x: Float[Array, "*A I"], w: Float[Array, "I O"], b: Float[Array, " O"]
 ) -> Float[Array, "*A O"]:
-    """x w + b in the dtype of x, as a product of two matrices: with more axes XLA's backward pass is slower on CPU."""
+    """x w + b in the dtype of x, as a product of two matrices: with more axes XLA's backward pass
+    is slower on CPU."""
     y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.shape[-1])
 
@@ -50,12 +55,15 @@ def attend(
     mask: Bool[Array, "*#A #K #Q #M"] | None = None,
     kernel: str = "plain",
 ) -> Float[Array, "*A K Q H"]:
-    """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before the mask.
+    """Softmax attention, softmax in float32; logits are capped as cap * tanh(logit / cap) before
+    the mask.
 
-    `q` arrives scaled. Heads come before tokens: on CPU this layout was twice as fast as tokens-first einsums.
-    `kernel` (hardware.attention) names one of KERNELS, which never holds all logits; it serves unmasked self-attention
-    among a multiple of 128 tokens, and the rest stays plain. Plain unmasked attention whose logits outgrow LOGITS takes its
-    queries in pieces and recomputes them in the backward pass: a 4096-token decoder layer would keep 0.5 GB of logits a clip.
+    `q` arrives scaled. Heads come before tokens: on CPU this layout was twice as fast as
+    tokens-first einsums. `kernel` (hardware.attention) names one of KERNELS, which never holds all
+    logits; it serves unmasked self-attention among a multiple of 128 tokens, and the rest stays
+    plain. Plain unmasked attention whose logits outgrow LOGITS takes its queries in pieces and
+    recomputes them in the backward pass: a 4096-token decoder layer would keep 0.5 GB of logits a
+    clip.
 
     Raises ValueError for an unknown kernel.
     """
@@ -80,7 +88,8 @@ def attend(
 
 
 def _plain(q, k, v, cap, mask):
-    """All logits at once. Dividing by the softmax's sum after the product with `v` spares a pass over the weights."""
+    """All logits at once. Dividing by the softmax's sum after the product with `v` spares a pass
+    over the weights."""
     logits = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
     if cap is not None:
         logits = cap * jnp.tanh(logits / cap)
@@ -106,7 +115,8 @@ def _splash(q, k, v, cap):
 
 @cache
 def _import_tokamax() -> ModuleType:
-    """tokamax, kept from reading this program's arguments as its own and from printing pages about shapes it is not tuned for."""
+    """tokamax, kept from reading this program's arguments as its own and from printing pages about
+    shapes it is not tuned for."""
     environment.parse_flags()
     try:
         import tokamax
@@ -122,10 +132,11 @@ def _import_tokamax() -> ModuleType:
 
 
 def _tokamax(q, k, v, cap):
-    """tokamax's flash attention (extra `kernels`) in JAX's Mosaic GPU language; on CPU its XLA version, which only tests want.
+    """tokamax's flash attention (extra `kernels`) in JAX's Mosaic GPU language; on CPU its XLA
+    version, which only tests want.
 
-    Its Triton kernel is not used: it has no gradient of capped logits. Raises ImportError without the package, ValueError
-    for another GPU than Hopper or data-centre Blackwell and for float32.
+    Its Triton kernel is not used: it has no gradient of capped logits. Raises ImportError without
+    the package, ValueError for another GPU than Hopper or data-centre Blackwell and for float32.
     """
     tokamax = _import_tokamax()
     flat = [
@@ -166,7 +177,8 @@ KERNELS = {
 
 
 class HeadProjection(nnx.Module):
-    """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or (D,)."""
+    """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or
+    (D,)."""
 
     def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
         self.w = nnx.Param(
@@ -176,7 +188,8 @@ class HeadProjection(nnx.Module):
 
 
 class PerDimScale(nnx.Module):
-    """Learnable query scale, one a head dimension: softplus(w) / softplus(0), times 1 / sqrt(head size)."""
+    """Learnable query scale, one a head dimension: softplus(w) / softplus(0), times 1 / sqrt(head
+    size)."""
 
     def __init__(self, size: int):
         self.per_dim_scale = nnx.Param(jnp.zeros(size))
@@ -187,10 +200,12 @@ class PerDimScale(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Multi-head attention; biases everywhere; queries scaled by head_dim^-0.5; `kernel` is that of `attend`.
+    """Multi-head attention; biases everywhere; queries scaled by head_dim^-0.5; `kernel` is that
+    of `attend`.
 
-    The attention pooler borrows the projections, with a learnable `scale` a dimension and its own `inner` width (that
-    of all heads together; the released video-text pooler uses four times the model width).
+    The attention pooler borrows the projections, with a learnable `scale` a dimension and its own
+    `inner` width (that of all heads together; the released video-text pooler uses four times the
+    model width).
     """
 
     def __init__(
@@ -221,8 +236,9 @@ class Attention(nnx.Module):
     ) -> Float[Array, "*A N D"]:
         """Self-attention, with one fused projection to queries, keys and values.
 
-        `windowed`: x is a row of windows (axis -3) of N tokens, and a window's 3N keys are those of the window before
-        it, its own and those of the window after it; `mask` must shut out what lies beyond the ends.
+        `windowed`: x is a row of windows (axis -3) of N tokens, and a window's 3N keys are those
+        of the window before it, its own and those of the window after it; `mask` must shut out
+        what lies beyond the ends.
         """
         width, heads, size = self.query.w.shape
         parts = (self.query, self.key, self.value)

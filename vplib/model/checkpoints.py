@@ -79,7 +79,7 @@ def _whole(value) -> np.ndarray:
 
 
 def save(model: nnx.Module, path: Path) -> None:
-    """Write the weights; the file appears complete or not at all, and equal weights give equal bytes.
+    """Write the weights: complete or not at all, and equal weights give equal bytes.
 
     Raises CheckpointError for weights that are not finite, FileError if the file cannot be written.
     """
@@ -96,9 +96,9 @@ def save(model: nnx.Module, path: Path) -> None:
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weights file, whose headers are read first: what they promise must be in the file.
+    """All arrays of a weights file; what its headers promise is compared with the file first.
 
-    Raises CheckpointError when it is missing, something else, damaged, or holds other than finite numbers.
+    Raises CheckpointError when it is missing, something else, damaged, or not of finite numbers.
     """
     path = Path(path)
     if not path.is_file():
@@ -119,7 +119,8 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     except Exception as error:  # whatever zip, zlib or NumPy make of damaged bytes
         why = str(error) or type(error).__name__
         raise CheckpointError(
-            f"{path} is not a readable weights file ({why}): it may be cut short; fetch or train it again"
+            f"{path} is not a readable weights file ({why}): it may be cut short; fetch or train it "
+            "again"
         ) from None
     _finite(weights, path)
     return weights
@@ -154,23 +155,24 @@ def _kind(start: bytes) -> tuple[str, str] | None:
 
 
 def _headers(archive: zipfile.ZipFile, path: Path) -> None:
-    """Raises CheckpointError for an archive whose headers promise what weights do not have or the file does not hold."""
+    """Raises CheckpointError if headers promise what is not in the file, or in no weights."""
     members = archive.infolist()
     if any(member.filename.endswith("data.pkl") for member in members):
         raise CheckpointError(
-            f"{path} is a PyTorch file, not an .npz file of weights: save its arrays with numpy.savez "
-            "under the released names"
+            f"{path} is a PyTorch file, not an .npz file of weights: save its arrays with "
+            "numpy.savez under the released names"
         )
     stored, held = sum(member.file_size for member in members), path.stat().st_size
     if stored > max(PACKED * held, 2**26):
         raise CheckpointError(
-            f"{path} would unpack to {stored / 1e9:.1f} GB from {held / 1e6:.1f} MB, which no weights do: "
-            "fetch or train it again"
+            f"{path} would unpack to {stored / 1e9:.1f} GB from {held / 1e6:.1f} MB, which no weights "
+            "do: fetch or train it again"
         )
     for member in members:
         if not member.filename.endswith(".npy"):
             raise CheckpointError(
-                f"{path} holds {member.filename}, which is no array: give an .npz file in the released layout"
+                f"{path} holds {member.filename}, which is no array: give an .npz file in the "
+                "released layout"
             )
         name = member.filename.removesuffix(".npy")
         with archive.open(member) as file:
@@ -182,8 +184,8 @@ def _headers(archive: zipfile.ZipFile, path: Path) -> None:
             )
         if start + prod(shape) * dtype.itemsize != member.file_size:
             raise CheckpointError(
-                f"{path} is damaged: {name} should be of shape {shape}, and {member.file_size} bytes "
-                "are not that; fetch or train it again"
+                f"{path} is damaged: {name} should be of shape {shape}, and {member.file_size} "
+                "bytes are not that; fetch or train it again"
             )
 
 
@@ -210,7 +212,8 @@ def _finite(weights: dict[str, np.ndarray], path: Path) -> None:
     for name, value in weights.items():
         if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
             raise CheckpointError(
-                f"the weights of {path} are not finite ({name}): train them again, with a lower learning rate"
+                f"the weights of {path} are not finite ({name}): train them again, with a lower "
+                "learning rate"
             )
 
 

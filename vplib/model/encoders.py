@@ -1,6 +1,7 @@
 """The factorised video encoder, the text encoder and the video-text model, as released.
 
-Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism (arXiv:2402.13217) section 2.
+Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism
+(arXiv:2402.13217) section 2.
 """
 
 import jax
@@ -12,18 +13,19 @@ from vplib.model.attention import Attention
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 from vplib.model.sizes import Sizes
 
-SHORT = 256  # tokens among which one masked attention costs no more than sorting (CPU, model=tiny: LOG.md)
+SHORT = 256  # tokens among which one masked attention costs about what sorting does (CPU: LOG.md)
 
 
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
     """Non-overlapping square patches in row-major order, each flattened as (row, column, channel).
 
-    Raises ValueError for other axes than these and when height or width is not a multiple of `patch`.
+    Raises ValueError for other axes than these and when height or width is not a multiple of
+    `patch`.
     """
     if video.ndim != 5 or video.shape[-1] != 3 or 0 in video.shape:
         raise ValueError(
-            f"a video of shape {video.shape} is none of axes (clips, frames, height, width, 3 colours): "
-            "move, add or repeat axes until it is"
+            f"a video of shape {video.shape} is none of axes (clips, frames, height, width, "
+            "3 colours): move, add or repeat axes until it is"
         )
     b, t, h, w, c = video.shape
     if h % patch or w % patch:
@@ -63,7 +65,8 @@ class Transformer(nnx.Module):
 
 
 def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | None]:
-    """The attention mask in which tokens that are not kept are no keys, and `keep` itself, for the MLPs."""
+    """The attention mask in which tokens that are not kept are no keys, and `keep` itself, for the
+    MLPs."""
     return (None, None) if keep is None else (keep[..., None, None, :], keep)
 
 
@@ -75,17 +78,19 @@ def by_frame(visible: Int[Array, "B *R V"], frames: int) -> Int[Array, "B T V"]:
 
 
 class VideoEncoder(nnx.Module):
-    """ViViT-style factorised encoder: spatial stack in each frame, LayerNorm, temporal stack at each place, LayerNorm.
+    """ViViT-style factorised encoder: spatial stack in each frame, LayerNorm, temporal stack at
+    each place, LayerNorm.
 
-    All T x N tokens are kept, time-major. Other resolutions and frame counts than those of `sizes` interpolate the tables
-    of positions bilinearly.
+    All T x N tokens are kept, time-major. Other resolutions and frame counts than those of `sizes`
+    interpolate the tables of positions bilinearly.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         width, places, frames = sizes.width, sizes.places, sizes.frames
         self.patch_projection = Dense(sizes.patch**2 * 3, width, rngs=rngs)
-        # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes [0, 1], whose common
-        # mean would drown the differences between patches for the first thousands of steps. The graph is unchanged.
+        # Start as if pixels were standardised (mean 0.5, deviation 0.25): the released graph takes
+        # [0, 1], whose common mean would drown the differences between patches for the first
+        # thousands of steps. The graph is unchanged.
         linear = self.patch_projection.linear
         linear.kernel[...] *= 4
         linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
@@ -101,9 +106,11 @@ class VideoEncoder(nnx.Module):
     def positions(
         self, frames: int, rows: int, columns: int, *, crop: bool = False
     ) -> tuple[Float[Array, "N D"], Float[Array, "T D"]]:
-        """Space and time tables at the asked shape; `crop` takes the first `frames` time entries instead of resizing.
+        """Space and time tables at the asked shape; `crop` takes the first `frames` time entries
+        instead of resizing.
 
-        Cropping is what the paper does for images in training (one-frame videos); interpolation is the released code's.
+        Cropping is what the paper does for images in training (one-frame videos); interpolation is
+        the released code's.
         """
         space, time = self.spatial_pos_emb.emb_var[...], self.temporal_pos_emb.emb_var[...]
         if (rows, columns) != (self.grid, self.grid):
@@ -126,12 +133,14 @@ class VideoEncoder(nnx.Module):
         crop: bool = False,
         features: bool = False,
     ):
-        """Tokens (B, S, D) of `video` in [0, 1]; with `visible`, only those tokens enter the encoder.
+        """Tokens (B, S, D) of `video` in [0, 1]; with `visible`, only those tokens enter the
+        encoder.
 
-        `visible` (B, V): the same places in every frame (a tube), S = T*V. `visible` (B, T, V): V places of each
-        frame, S = T*V; places that a frame lacks are simply absent from the temporal attention. `paddings` (B, T):
-        1 marks frames no other frame may attend to. `features` also returns a dictionary, as released, of the spatial
-        stack's output: `spatial_features`, of the shape of the tokens.
+        `visible` (B, V): the same places in every frame (a tube), S = T*V. `visible` (B, T, V): V
+        places of each frame, S = T*V; places that a frame lacks are simply absent from the
+        temporal attention. `paddings` (B, T): 1 marks frames no other frame may attend to.
+        `features` also returns a dictionary, as released, of the spatial stack's output:
+        `spatial_features`, of the shape of the tokens.
 
         Raises ValueError for other axes and for frames that do not divide into patches.
         """
@@ -170,9 +179,10 @@ class VideoEncoder(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
-        Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens are sorted by place: those
-        of one place are at most T neighbours, and in windows of T they lie in a token's own window and the two beside
-        it. So attention costs 3T keys a token, not T*V.
+        Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens
+        are sorted by place: those of one place are at most T neighbours, and in windows of T they
+        lie in a token's own window and the two beside it. So attention costs 3T keys a token, not
+        T*V.
         """
         b, t, v, d = x.shape
         if t * v <= SHORT:
@@ -206,7 +216,8 @@ def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
 
 
 class TextEncoder(nnx.Module):
-    """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose output is the embedding."""
+    """CoCa-style unimodal text transformer: causal, ReLU, a learnable class token last whose
+    output is the embedding."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         width = sizes.width
@@ -224,7 +235,8 @@ class TextEncoder(nnx.Module):
         self.unimodal_ln = LayerNorm(width)
 
     def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
-        """Embedding of token ids; `keep` is False at padding. The class token sits after the padding, as released."""
+        """Embedding of token ids; `keep` is False at padding. The class token sits after the
+        padding, as released."""
         table = self.token_emb.emb_var[...]
         b, l = ids.shape
         small = table.shape[0] <= 4096  # of a big table, a gather is cheaper
@@ -244,7 +256,8 @@ def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
 
 
 class VideoText(nnx.Module):
-    """Video encoder, optional auxiliary layers, attention pooler and text encoder; unit-length embeddings, no projections."""
+    """Video encoder, optional auxiliary layers, attention pooler and text encoder; unit-length
+    embeddings, no projections."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         width, heads = sizes.width, sizes.heads
@@ -267,7 +280,8 @@ class VideoText(nnx.Module):
         return self.contrastive_vision_pooler(self.attend(tokens))
 
     def encode_video(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B D"]:
-        """Unit-length video embeddings; keyword arguments as `VideoEncoder`. Pooling ignores frame paddings, as released."""
+        """Unit-length video embeddings; keyword arguments as `VideoEncoder`. Pooling ignores frame
+        paddings, as released."""
         return normalise(self.pool(self.vision_encoder(video, **kwargs)))
 
     def encode_frames(self, video: Float[Array, "B T H W 3"], **kwargs) -> Float[Array, "B T D"]:
@@ -275,8 +289,9 @@ class VideoText(nnx.Module):
         return self.features(video, **kwargs)["frame_embeddings"]
 
     def features(self, video: Float[Array, "B T H W 3"], **kwargs) -> dict[str, Array]:
-        """Intermediate features under the released names: `spatial_features` and `spatiotemporal_features` (B S D) of the
-        encoder, `frame_embeddings` (B T D): the auxiliary layers see the whole clip, the pooler one frame at a time.
+        """Intermediate features under the released names: `spatial_features` and
+        `spatiotemporal_features` (B S D) of the encoder, `frame_embeddings` (B T D): the auxiliary
+        layers see the whole clip, the pooler one frame at a time.
         """
         tokens, features = self.vision_encoder(video, features=True, **kwargs)
         b, t = video.shape[:2]
@@ -292,7 +307,8 @@ class VideoText(nnx.Module):
 
 
 class VideoClassifier(nnx.Module):
-    """Video encoder, attention pooler of the model's width, linear layer; under the released names."""
+    """Video encoder, attention pooler of the model's width, linear layer; under the released
+    names."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         self.encoder = VideoEncoder(sizes, rngs=rngs)
@@ -304,8 +320,8 @@ class VideoClassifier(nnx.Module):
         return self.projection(self.features(video, **kwargs)["global_embeddings"])
 
     def features(self, video: Float[Array, "B T H W 3"], **kwargs) -> dict[str, Array]:
-        """Intermediate features under the released names: `spatial_features` and `spatiotemporal_features` (B S D) of the
-        encoder, `global_embeddings` (B D) of the pooler.
+        """Intermediate features under the released names: `spatial_features` and
+        `spatiotemporal_features` (B S D) of the encoder, `global_embeddings` (B D) of the pooler.
         """
         tokens, features = self.encoder(video, features=True, **kwargs)
         return features | {
@@ -317,7 +333,8 @@ class VideoClassifier(nnx.Module):
 def configure(model: nnx.Module, *, kernel: str = "plain", remat: bool = False) -> None:
     """Set how every part of `model` computes, in place; results stay the same.
 
-    `kernel` is that of `attention.attend`; `remat` recomputes each block in the backward pass (see `Stack`).
+    `kernel` is that of `attention.attend`; `remat` recomputes each block in the backward pass (see
+    `Stack`).
     """
     for _, module in nnx.iter_modules(model):
         if isinstance(module, Attention):

@@ -1,4 +1,5 @@
-"""Transformer layers as released: offset LayerNorm, capped attention, pre-LN blocks scanned over depth, attention pooling.
+"""Transformer layers as released: offset LayerNorm, capped attention, pre-LN blocks scanned over
+depth, attention pooling.
 
 Attribute names equal the released checkpoint's path parts, so a flattened module is its checkpoint.
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
@@ -20,7 +21,8 @@ CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
 
 
 class LayerNorm(nnx.Module):
-    """LayerNorm whose scale is stored as its offset from one: y = x_hat * (1 + scale) + bias; statistics in float32."""
+    """LayerNorm whose scale is stored as its offset from one: y = x_hat * (1 + scale) + bias;
+    statistics in float32."""
 
     def __init__(self, width: int):
         self.scale = nnx.Param(jnp.zeros(width))
@@ -50,7 +52,8 @@ class Dense(nnx.Module):
 
 
 def gelu(x: Array) -> Array:
-    """Exact GELU, of the vision stacks, in float32. By erf: the erfc of `jax.nn.gelu` costs more on CPU and differs by 1e-6."""
+    """Exact GELU, of the vision stacks, in float32. By erf: the erfc of `jax.nn.gelu` costs more
+    on CPU and differs by 1e-6."""
 
     def exact(x):
         y = x.astype(jnp.float32)
@@ -60,7 +63,8 @@ def gelu(x: Array) -> Array:
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:
-    """The LayerNorms of one residual branch: `pre` has one, before it; `primer_hybrid` (LvT-g's text) one after it, too."""
+    """The LayerNorms of one residual branch: `pre` has one, before it; `primer_hybrid` (LvT-g's
+    text) one after it, too."""
     if norm == "primer_hybrid":
         module.pre_layer_norm, module.post_layer_norm = LayerNorm(width), LayerNorm(width)
     else:
@@ -138,8 +142,9 @@ def in_groups(
 ) -> Float[Array, "*A N D"]:
     """block(x, mask, keep, windowed=windowed), on CPU for a few sequences at a time.
 
-    Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in the cache is a
-    third faster at the released base size; accelerators have no such cache and want all the work at once.
+    Sequences do not see each other, so any grouping is exact. One whose hidden activations stay in
+    the cache is a third faster at the released base size; accelerators have no such cache and want
+    all the work at once.
     """
     tied = 3 if windowed else 2  # axes within which tokens see each other
     free, inner = x.shape[:-tied], x.shape[-tied:-1]
@@ -163,10 +168,12 @@ def in_groups(
 
 
 class Stack(nnx.Module):
-    """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released checkpoints.
+    """`layers` equal blocks with parameters stacked on axis 0 and scanned, as in the released
+    checkpoints.
 
-    `remat` recomputes each block in the backward pass: memory of one block instead of all, for a third more work. Without it
-    an accelerator runs the blocks unrolled, which spares the copies into and out of a loop's stacked arrays (LOG.md).
+    `remat` recomputes each block in the backward pass: memory of one block instead of all, for a
+    third more work. Without it an accelerator runs the blocks unrolled, which spares the copies
+    into and out of a loop's stacked arrays (LOG.md).
     """
 
     def __init__(
@@ -193,12 +200,13 @@ class Stack(nnx.Module):
         *,
         windowed: bool = False,
     ) -> Float[Array, "*A N D"]:
-        """Every block with the same mask, kept tokens and windows, as `Attention` and `FeedForward` take them."""
+        """Every block with the same mask, kept tokens and windows, as `Attention` and
+        `FeedForward` take them."""
         accelerated = jax.default_backend() != "cpu"
 
         def step(x, block):
-            # Unrolled on an H200, XLA else laid features out before tokens and transposed at every norm. On several devices the
-            # constraint would gather all activations.
+            # Unrolled on an H200, XLA else laid features out before tokens and transposed at every
+            # norm. On several devices the constraint would gather all activations.
             if accelerated and jax.device_count() == 1:
                 x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
             return in_groups(block, x, mask, keep, windowed), None
@@ -210,7 +218,8 @@ class Stack(nnx.Module):
 
 
 class AttentionPool(nnx.Module):
-    """MAP head: one learnable query cross-attends to all tokens, then LayerNorm; no residual, no MLP, no logit cap."""
+    """MAP head: one learnable query cross-attends to all tokens, then LayerNorm; no residual, no
+    MLP, no logit cap."""
 
     def __init__(self, width: int, heads: int, *, inner: int | None = None, rngs: nnx.Rngs):
         self.pooling_attention_query = nnx.Param(lecun(rngs.params(), (1, width), width))
@@ -218,9 +227,11 @@ class AttentionPool(nnx.Module):
         self.pooling_attention_layer_norm = LayerNorm(width)
 
     def __call__(self, x: Float[Array, "*A N D"]) -> Float[Array, "*A D"]:
-        """One query a head, so keys and values need not be formed: q (W x) = (q W) x, and sum a (W x) = W (sum a x).
+        """One query a head, so keys and values need not be formed: q (W x) = (q W) x, and sum a (W
+        x) = W (sum a x).
 
-        Exact (the key bias is the same for all tokens, which softmax ignores) and cheaper by the head size.
+        Exact (the key bias is the same for all tokens, which softmax ignores) and cheaper by the
+        head size.
         """
         pool = self.pooling_attention
         query = (
@@ -237,7 +248,8 @@ class AttentionPool(nnx.Module):
 
 
 def one_hot_rows(table: Float[Array, "N D"], index: Int[Array, "*A"]) -> Float[Array, "*A D"]:
-    """table[index] as a small matrix product, whose gradient is a matrix product too (a gather's is a serial scatter)."""
+    """table[index] as a small matrix product, whose gradient is a matrix product too (a gather's
+    is a serial scatter)."""
     return jax.nn.one_hot(index, table.shape[0], dtype=table.dtype) @ table
 
 
@@ -247,7 +259,8 @@ def permute(
 ) -> Float[Array, "B S D"]:
     """x[b, order[b, s]]; `inverse` is the inverse permutation.
 
-    The gradient is a gather by the inverse: the default one is a serial scatter on CPU and costs more than a block.
+    The gradient is a gather by the inverse: the default one is a serial scatter on CPU and costs
+    more than a block.
     """
     return jnp.take_along_axis(x, order[..., None], axis=1)
 

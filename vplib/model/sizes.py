@@ -1,4 +1,5 @@
-"""The sizes of a model: what a file of `conf/model` says, and what the arrays of a weights file show."""
+"""The sizes of a model: what a file of `conf/model` says, and what the arrays of a weights file
+show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -16,9 +17,11 @@ class DecoderSizes:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Names and order as in `conf/model`; 0 stands for what a model does not have or an array does not show.
+    """Names and order as in `conf/model`; 0 stands for what a model does not have or an array does
+    not show.
 
-    The text encoder has the width and heads of the video encoder and an MLP of four times the width, as released.
+    The text encoder has the width and heads of the video encoder and an MLP of four times the
+    width, as released.
     """
 
     size: int  # pixels, height and width, in training

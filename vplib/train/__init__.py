@@ -1,1 +1,3 @@
-"""The training loop, for any loss: read loop (resume, log, stop), then optimiser and sharding."""
+"""The training loop, for any loss: read loop (log, stop), states (what is saved), then optimiser
+and sharding.
+"""

@@ -1,4 +1,6 @@
-"""One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on the first non-finite value."""
+"""One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on
+the first non-finite value.
+"""
 
 import csv
 import hashlib
@@ -66,23 +68,27 @@ def fit(
     title: str = "training",
     tensorboard: bool = False,
 ) -> nnx.Module:
-    """Train `model` for `steps` steps and return it; calling again after any interruption continues bit for bit.
+    """Train `model` for `steps` steps and return it; calling again after any interruption continues
+    bit for bit.
 
-    `loss_fn(model, batch[, frozen], key=, step=)` returns (loss, numbers to log). `batches` yields dicts of this process's
-    arrays and has get_state/set_state (a Grain iterator); its state, the parameters, the optimiser's state and the log
-    are saved together under `out`/state, every `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so
-    nothing else needs saving. `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the
-    steps a second and the share of time in which the device had run out of work and waited for input; `tensorboard`
-    writes the rows of metrics.csv to `out`/tensorboard as well. A state of another `identity` (of the configuration,
-    the data and the code: see `identity`) is no state to resume: it is kept aside, and training starts afresh.
+    `loss_fn(model, batch[, frozen], key=, step=)` returns (loss, numbers to log). `batches` yields
+    dicts of this process's arrays and has get_state/set_state (a Grain iterator); its state, the
+    parameters, the optimiser's state and the log are saved together under `out`/state, every
+    `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so nothing else needs saving.
+    `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the steps a
+    second and the share of time in which the device had run out of work and waited for input;
+    `tensorboard` writes the rows of metrics.csv to `out`/tensorboard as well. A state of another
+    `identity` (of the configuration, the data and the code: see `identity`) is no state to resume:
+    it is kept aside, and training starts afresh.
 
-    Raises TrainingError when loss, gradient or parameters are not finite (none of that is saved), CheckpointError for a
-    state of another model, of more steps, or damaged with none before it, FileError if `out` cannot be written or
-    another process trains there.
+    Raises TrainingError when loss, gradient or parameters are not finite (none of that is saved),
+    CheckpointError for a state of another model, of more steps, or damaged with none before it,
+    FileError if `out` cannot be written or another process trains there.
     """
     if checkpoint_every % every:
         raise ValueError(
-            f"checkpoint_every={checkpoint_every} is not a multiple of every={every}: a resumed log would differ"
+            f"checkpoint_every={checkpoint_every} is not a multiple of every={every}: a resumed log "
+            "would differ"
         )
     mesh, out = mesh or sharding.init(), files.folder(Path(out))
     update, arrays, trained = _prepared(model, loss_fn, tx, seed, mesh, frozen)
@@ -111,7 +117,9 @@ def fit(
 
 
 def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree, Callable]:
-    """The compiled update of one step, its parameters and optimiser's state in their places, and the way back to a model."""
+    """The compiled update of one step, its parameters and optimiser's state in their places, and
+    the way back to a model.
+    """
     graph, params, rest = nnx.split(model, nnx.Param, ...)
     params = jax.device_put(
         params, sharding.fsdp(mesh, params), may_alias=False
@@ -163,7 +171,9 @@ def _resume(batches: Iterator, record: Record) -> None:
 def _train(
     update: Callable, arrays: PyTree, batches: Iterator, mesh: Mesh, steps: range
 ) -> tuple[PyTree, dict[str, np.ndarray], float]:
-    """Some steps: the arrays after them, every number of each, and the seconds in which the device had no work."""
+    """Some steps: the arrays after them, every number of each, and the seconds in which the device
+    had no work.
+    """
     waited, pending = 0.0, []
     for step in steps:
         before = time.perf_counter()
@@ -185,7 +195,9 @@ def _train(
 def _check(
     rows: dict[str, np.ndarray], arrays: PyTree, first: int, title: str, states: States
 ) -> None:
-    """Raises TrainingError if a loss or gradient since step `first`, or what is to be saved, is not finite."""
+    """Raises TrainingError if a loss or gradient since step `first`, or what is to be saved, is not
+    finite.
+    """
     bad = ~np.isfinite(rows["loss"]) | ~np.isfinite(rows["grad_norm"])
     if bad.any():
         at = first + int(bad.argmax())
@@ -212,7 +224,8 @@ def _speed(waited: float, seconds: float, steps: int) -> dict[str, float]:
 
 
 class Log:
-    """Two CSVs that grow by a row, `metrics.csv` (the same bytes on every run) and `speed.csv` (timings); begun with `tables`.
+    """Two CSVs that grow by a row, `metrics.csv` (the same bytes on every run) and `speed.csv`
+    (timings); begun with `tables`.
 
     `events`, if given, gets the rows of metrics.csv, those of `tables` first.
     """
@@ -259,13 +272,15 @@ class Log:
 
 
 def _events(folder: Path):
-    """A writer of TensorBoard events in `folder`, which is emptied: the log's rows are written anew."""
+    """A writer of TensorBoard events in `folder`, which is emptied: the log's rows are written
+    anew.
+    """
     try:
         from tensorboardX import SummaryWriter  # here: an extra that few install
     except ImportError:
         raise TrainingError(
-            "training curves for TensorBoard need the package tensorboardX: pip install -e '.[tensorboard]', or train "
-            "without them"
+            "training curves for TensorBoard need the package tensorboardX: pip install -e "
+            "'.[tensorboard]', or train without them"
         ) from None
     with files.explained(folder):
         if folder.exists():

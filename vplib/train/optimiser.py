@@ -12,16 +12,16 @@ def schedule(
     warmup: int,
     final_learning_rate: float = 0.0,
 ) -> optax.Schedule:
-    """Learning rate of the global batch by step: linear warm-up from zero, then `linear` or `cosine` decay.
+    """Learning rate of the global batch by step: linear warm-up, then `linear` or `cosine` decay.
 
     Source: VideoPrism section 3.1 (stage 1 linear; stage 2 cosine from 5e-4 to 1e-5).
     """
     rise = optax.linear_schedule(0.0, learning_rate, warmup)
-    if kind == "linear":
-        fall = optax.linear_schedule(learning_rate, final_learning_rate, steps - warmup)
-    else:
-        share = final_learning_rate / learning_rate
-        fall = optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=share)
+    share = final_learning_rate / learning_rate
+    fall = {
+        "linear": optax.linear_schedule(learning_rate, final_learning_rate, steps - warmup),
+        "cosine": optax.cosine_decay_schedule(learning_rate, steps - warmup, alpha=share),
+    }[kind]
     return optax.join_schedules([rise, fall], [warmup])
 
 
@@ -32,12 +32,15 @@ def optimiser(
     weight_decay: float,
     clip: float,
     b1: float = 0.9,
-    b2: float = 0.999,
+    b2: float | None = 0.999,
 ) -> optax.GradientTransformation:
-    """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices only, decoupled but scheduled.
+    """Adafactor (the paper's) or AdamW, with global-norm clipping and weight decay on matrices
+    only, decoupled but scheduled.
 
-    Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments factored where both axes
-    have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1. b1 = 0.9, b2 = 0.999 as in CoCa (our choice).
+    Adafactor's factoring and clipping are unpublished; ours are big_vision's: second moments
+    factored where both axes have 32 rows, decay 1 - t^-0.8, updates clipped to RMS 1, momentum b1.
+    So `b2`, the decay of AdamW's second moments, is nothing to Adafactor. b1 = 0.9 is CoCa's (our
+    choice). Raises ValueError for another name.
     """
     moments = {
         "adafactor": lambda: optax.chain(

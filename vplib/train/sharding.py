@@ -1,4 +1,6 @@
-"""One mesh, one rule: data is split over the batch, parameters over their largest divisible axis (FSDP)."""
+"""One mesh, one rule: data is split over the batch, parameters over their largest divisible axis
+(FSDP).
+"""
 
 import os
 
@@ -14,8 +16,8 @@ def init(
 ) -> Mesh:
     """The mesh over every device of every process; one device is a mesh of one.
 
-    With `coordinator` ("host:port"), or on a TPU pod where JAX finds its peers by itself (JAX_POD=1 in the
-    environment), joins the other processes first.
+    With `coordinator` ("host:port"), or on a TPU pod where JAX finds its peers by itself (JAX_POD=1
+    in the environment), joins the other processes first.
     """
     if coordinator:
         jax.distributed.initialize(coordinator, processes, index)
@@ -25,7 +27,8 @@ def init(
 
 
 def fsdp(mesh: Mesh, tree: PyTree, *, smallest: int = 2**16) -> PyTree:
-    """A NamedSharding for each array: the largest axis the mesh divides, or a copy everywhere for arrays under `smallest` values.
+    """A NamedSharding for each array: the largest axis the mesh divides, or a copy everywhere for
+    arrays under `smallest` values.
 
     Source: google-research/big_vision, sharding.py (the same rule).
     """

@@ -1,4 +1,6 @@
-"""Training states on disk: a step's folder appears whole, with a checksum of every file in it, or not at all."""
+"""Training states on disk: a step's folder appears whole, with a checksum of every file in it, or
+not at all.
+"""
 
 import contextlib
 import hashlib
@@ -25,7 +27,9 @@ ARRAYS, RECORD, SUMS = "arrays", "record.json", "checksums.json"  # in the folde
 
 
 class Record(NamedTuple):
-    """What is saved beside the arrays: whose state it is, where its input stands, and its log so far."""
+    """What is saved beside the arrays: whose state it is, where its input stands, and its log so
+    far.
+    """
 
     step: int
     identity: str
@@ -34,9 +38,11 @@ class Record(NamedTuple):
 
 
 class States:
-    """The two newest states of a training in `folder`/<step>; writing one goes on while training does.
+    """The two newest states of a training in `folder`/<step>; writing one goes on while training
+    does.
 
-    In a pod, every process calls every method; the first one decides and writes all but its share of the arrays.
+    In a pod, every process calls every method; the first one decides and writes all but its share
+    of the arrays.
     """
 
     def __init__(self, folder: Path):
@@ -47,8 +53,9 @@ class States:
     def newest(self, identity: str, steps: int) -> Record | None:
         """The newest state that is whole; none: training starts at step 0.
 
-        A damaged one is named and not used. States of another `identity` are moved to `folder`.old, which holds those
-        of one training. Raises CheckpointError when all are damaged or the newest is beyond `steps`.
+        A damaged one is named and not used. States of another `identity` are moved to `folder`.old,
+        which holds those of one training. Raises CheckpointError when all are damaged or the newest
+        is beyond `steps`.
         """
         step = self._choose(identity, steps) if jax.process_index() == 0 else 0
         if jax.process_count() > 1:
@@ -57,7 +64,9 @@ class States:
         return self._record(step) if step else None
 
     def restore(self, step: int, like: PyTree) -> PyTree:
-        """The arrays of a step, with the shapes and places of `like`. Raises CheckpointError when they have others."""
+        """The arrays of a step, with the shapes and places of `like`. Raises CheckpointError when
+        they have others.
+        """
         wanted = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), like
         )
@@ -70,7 +79,9 @@ class States:
             ) from None
 
     def save(self, record: Record, arrays: PyTree) -> None:
-        """Begin to write a state, after the one before it is written. Raises FileError if that or this fails."""
+        """Begin to write a state, after the one before it is written. Raises FileError if that or
+        this fails.
+        """
         self.wait()
         with self._whole(record.step) as part:
             self._arrays.save(part / ARRAYS, arrays)  # returns when the arrays may change
@@ -109,7 +120,9 @@ class States:
 
     @contextlib.contextmanager
     def _whole(self, step: int) -> Iterator[Path]:
-        """The folder of a state that is being written; if that fails, it goes and leaves its space to others."""
+        """The folder of a state that is being written; if that fails, it goes and leaves its space
+        to others.
+        """
         part = self.folder / f"{step}.part"
         try:
             with files.explained(self.folder):
@@ -130,7 +143,8 @@ class States:
         else:
             if any((self._place(step) / SUMS).exists() for step in found):
                 raise CheckpointError(
-                    f"{faults[0]} and there is no other to go on from: delete {self.folder} to start afresh"
+                    f"{faults[0]} and there is no other to go on from: delete "
+                    f"{self.folder} to start afresh"
                 )
             if found:
                 self._set_aside(f"{self.folder} holds no training state that this code can read")
@@ -144,9 +158,11 @@ class States:
             return 0
         if step > steps:
             raise CheckpointError(
-                f"the training state in {self.folder} is of step {step}, beyond the {steps} steps of this "
-                "run: give this run a tag= of its own"
+                f"the training state in {self.folder} is of step {step}, beyond the {steps} steps of "
+                "this run: give this run a tag= of its own"
             )
+        for old in [other for other in found if other < step][1:]:  # left by a kill after a save
+            shutil.rmtree(self._place(old))
         return step
 
     def _fault(self, step: int) -> str | None:
