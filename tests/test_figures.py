@@ -94,6 +94,7 @@ def test_save_is_byte_stable(reports):
     assert sorted(written[0]) == [f"60_paper_figures-test.{kind}" for kind in ("csv", "pdf", "png")]
     assert written[0]["60_paper_figures-test.csv"] == b"clips,delta,unknown\n36100000,22.4,\n"
     assert b"Date" not in written[0]["60_paper_figures-test.pdf"]
+    assert b"Software" not in written[0]["60_paper_figures-test.png"]
 
 
 @pytest.mark.parametrize("name", ["retrieval", "60_paper_figures-", "60_paper_figures-a/b"])
@@ -193,6 +194,7 @@ def test_other_fonts_serve_only_the_texts_that_need_them(reports, fonts, tmp_pat
     before = content(reports)
     fonts(tmp_path / "one.ttf", "Noto Sans Testing", "你")
     fonts(tmp_path / "two.ttf", "WenQuanYi Testing", "你好")
+    fonts(tmp_path / "also.ttf", "WenQuanYi Also", "你")
     fonts(tmp_path / "not.ttf", "Handwriting", "你好猫")
     figures.save(draw("plain"), "60_paper_figures-plain", data=EMPTY)
     after = content(reports)
