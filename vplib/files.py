@@ -74,6 +74,11 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def printable(text: object) -> str:
+    """One line, with what could steer a terminal shown as escapes such as \\x1b."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text))
+
+
 def write(path: Path, content: str | bytes) -> None:
     """Write a whole file, text as UTF-8. Raises FileError as `explained`."""
     with replacing(path) as temporary:

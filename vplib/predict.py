@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vplib import files
 from vplib.data.video import VideoError
 from vplib.evaluate import classify
 from vplib.model.checkpoints import CheckpointError
@@ -29,7 +30,7 @@ def main() -> None:
     try:
         classifier, classes = classify.restore(args.run_folder)
     except CheckpointError as error:
-        sys.exit(f"error: {printable(error)}")
+        sys.exit(f"error: {files.printable(error)}")
     failed = False
     for path in args.videos:
         try:
@@ -42,16 +43,11 @@ def main() -> None:
             )
         else:
             best = ", ".join(f"{classes[k]} {p[k]:.1%}" for k in np.argsort(-p)[:TOP])
-            print(printable(f"{path}: {best}"), flush=True)
+            print(files.printable(f"{path}: {best}"), flush=True)
             continue
-        print(f"error: {printable(problem)}", file=sys.stderr, flush=True)
+        print(f"error: {files.printable(problem)}", file=sys.stderr, flush=True)
         failed = True
     sys.exit(int(failed))
-
-
-def printable(text: object) -> str:
-    """One line; control characters are shown escaped, so that none reaches the terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class ShardError(ValueError):
     """Shards that cannot be written or read. One sentence: what, where, what to do."""
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(files.printable(message))
 
 
 class Clip(NamedTuple):
@@ -61,11 +61,6 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Clip:
         """Raises VideoError for a clip that cannot be used; any other error is our mistake."""
-
-
-def printable(text: str) -> str:
-    """`text` on one line, with what could steer a terminal shown as escapes such as \\x1b."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def packed(content: object) -> bytes:
@@ -325,8 +320,8 @@ def _full(error: Exception) -> bool:
 def _excuse(error: Exception, name: str) -> dict[str, str]:
     """Why a clip is left out; `name` is for errors that do not say which file they are about."""
     if isinstance(error, VideoError):
-        return {"file": printable(error.name), "reason": printable(error.problem)}
-    return {"file": name, "reason": printable(f"{type(error).__name__}: {error}")}
+        return {"file": files.printable(error.name), "reason": files.printable(error.problem)}
+    return {"file": name, "reason": files.printable(f"{type(error).__name__}: {error}")}
 
 
 def _statistics(clip: Clip) -> dict[str, dict]:

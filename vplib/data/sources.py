@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import av
 
-from vplib import paths
-from vplib.data.shards import Clip, packed, printable
+from vplib import files, paths
+from vplib.data.shards import Clip, packed
 from vplib.data.standardize import standardize
 from vplib.data.video import VideoError
 
@@ -30,7 +30,7 @@ class SourceError(ValueError):
     """A folder or an archive that cannot be a source. One sentence: what, where, what to do."""
 
     def __init__(self, message: str):
-        super().__init__(printable(message))
+        super().__init__(files.printable(message))
 
 
 def split(
