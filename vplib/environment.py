@@ -18,7 +18,7 @@ VARIABLES = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 # Keys of the configuration that change how fast a run is and what memory it takes, never what it
-# computes: they do not tell runs apart, so one that was killed for want of memory goes on with less.
+# computes: they do not tell runs apart, so one killed for want of memory goes on with less.
 FREE = ("data.memory", "hardware.threads", "hardware.workers")
 
 
