@@ -59,7 +59,7 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
 
 
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
-    """The runs of a sweep in Hydra's grammar, the last key varying fastest; one if nothing is swept.
+    """The runs of a sweep in Hydra's grammar, the last key varying fastest; one if none is swept.
 
     `"seed=0,1 tag=a,b"` is `[["seed=0", "tag=a"], ["seed=0", "tag=b"], ["seed=1", "tag=a"], ...]`.
     Raises ConfigError for more than MOST_RUNS.
