@@ -222,8 +222,8 @@ def opened(folder: Path, *, doing: str) -> Iterator[States]:
 
 
 def _news(record: logging.LogRecord) -> bool:
-    """False for what Orbax logs about a save that fails: it is raised, too."""
-    return "background save thread" not in record.getMessage()
+    """False for tracebacks that Orbax logs when a save fails: the error is raised, too."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _digest(path: Path) -> str:
