@@ -51,6 +51,8 @@ def test_every_clip_is_read_once_in_order_in_batches_of_one_size_for_all_encoder
     found = run({"colours": colours, "whole": whole, "last": last}, source, tmp_path)
     assert sizes == [(3, 3, 12, 12, 3)] * 3 and source.opened == [1] * 8
     assert toy.marks(found.values["whole"]) == [(3, clip) for clip in range(8)]
+    expected = pipeline.read_clip(source.videos[2], name="2.mp4", **VIEW)  # cut, not scaled down
+    assert (found.values["whole"][2] == expected).all()
     np.testing.assert_allclose(found.values["colours"], found.values["whole"].mean((1, 2, 3)))
     assert (found.values["last"] == found.values["whole"][:, -1]).all()
     assert found.rows.tolist() == [*range(8)] and not found.skipped and not [*tmp_path.iterdir()]
