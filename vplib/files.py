@@ -12,6 +12,7 @@ import filelock
 _CAUSES = {  # what the system says, and what to do
     errno.ENOSPC: ("the disk is full", "free some space and start again, finished work is kept"),
     errno.EDQUOT: ("your quota of disk space is used up", "free some space and start again"),
+    errno.EFBIG: ("the file is larger than is allowed", "raise the limit (ulimit -f)"),
     errno.EROFS: ("the file system is read-only", "name a folder of yours with VPLIB_OUT=<path>"),
     errno.EACCES: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
     errno.EPERM: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
