@@ -149,7 +149,7 @@ def decoded(
                 continue
             raise
         for frame in frames:
-            if frame.is_corrupt and leading:
+            if leading and not count and not frame.key_frame:
                 continue
             if frame.is_corrupt:
                 raise VideoError(name, f"has damaged picture data in frame {count}", REPLACE)
