@@ -28,7 +28,7 @@ OWNERS = {  # package -> the only modules that import it
     "array_record": {"data.shards"},
     "av": {"data"},
     "sentencepiece": {"data.text"},
-    "orbax": {"train.loop", "train.state"},
+    "orbax": {"train.states"},
 }
 MODULES = {
     ".".join(path.relative_to(LIBRARY).with_suffix("").parts): path

@@ -90,10 +90,12 @@ def test_dead_links_are_found(tmp_path, monkeypatch):
     "page", [*PAGES, paths.ROOT / "Makefile"], ids=lambda page: paths.short(page)
 )
 def test_files_that_are_named_exist(page):
+    # N stands for what is to be filled in.
     named = re.findall(
-        r"\b(?:vplib|tests|benchmarks|conf|notebooks)/[\w/]+\.(?:py|yaml|ipynb)\b", page.read_text()
+        r"\b(?:(?:vplib|tests|benchmarks|conf)/[\w/]+\.(?:py|yaml)|notebooks/\w+\.ipynb)\b",
+        page.read_text(),
     )
-    assert [name for name in named if not (paths.ROOT / name).is_file()] == []
+    assert [n for n in named if "N" not in n and not (paths.ROOT / n).is_file()] == []
 
 
 @pytest.mark.parametrize("name", config.names())

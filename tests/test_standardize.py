@@ -139,7 +139,7 @@ def test_what_the_encoder_refuses_is_a_refusal_of_that_file():
 
 
 def test_frames_larger_than_the_limit_are_refused():
-    with pytest.raises(video.VideoError, match="more than max_pixels=3000;"):
+    with pytest.raises(video.VideoError, match="more than data.max_pixels=3000;"):
         standardize.standardize(
             video.encode(moving_square(), 10), name="a", resolution=48, max_pixels=3000
         )

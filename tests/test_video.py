@@ -457,13 +457,13 @@ def test_frames_larger_than_the_limit_are_refused_before_they_are_decoded(monkey
     monkeypatch.setattr(video, "decoded", None)  # is not reached where the header tells
     data = video.encode(moving_square(2), 10)
     for read in (video.decode, video.probe, video.read_times):
-        with pytest.raises(video.VideoError, match="64x48 pixels, more than max_pixels=3000;"):
+        with pytest.raises(video.VideoError, match="64x48 pixels, more than data.max_pixels=3000;"):
             read(data, name="a", max_pixels=3000)
 
     def stretch(stream):
         stream.codec_context.sample_aspect_ratio = Fraction(2, 1)
 
-    with pytest.raises(video.VideoError, match="128x48 pixels, more than max_pixels=4000;"):
+    with pytest.raises(video.VideoError, match="128x48 pixels, more than data.max_pixels=4000;"):
         video.decode(make(moving_square(2), prepare=stretch), name="a", max_pixels=4000)
 
 
@@ -471,14 +471,16 @@ def test_a_strip_is_not_enlarged_beyond_the_limit():
     strip = make(
         np.zeros((1, 2, 3000, 3), np.uint8), codec="png", container="image2pipe", pixels="rgb24"
     )
-    with pytest.raises(video.VideoError, match="frames of 96000x64 pixels, more than max_pixels"):
+    with pytest.raises(
+        video.VideoError, match="frames of 96000x64 pixels, more than data.max_pixels"
+    ):
         video.decode(strip, name="a", resolution=64, enlarge=True, max_pixels=1_000_000)
 
 
 def test_a_picture_that_unpacks_to_a_gigabyte_is_refused():
     assert "max_pixels" in refusal(png_header(16_000, 16_000), name="bomb.png")
     whole = make(moving_square(1), codec="png", container="image2pipe", pixels="rgb24")
-    with pytest.raises(video.VideoError, match="its frames exceed max_pixels"):
+    with pytest.raises(video.VideoError, match="its frames exceed data.max_pixels"):
         video.decode(whole, name="a.png", max_pixels=3000)
 
 

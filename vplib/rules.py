@@ -69,7 +69,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.corpora.*", _number(0)),
     ("data.mixing", _words("alternating", "plain")),
     ("data.clips data.images data.eval_train data.eval_test data.candidates", _whole(1)),
-    ("data.clip_frames data.shard_size", _whole(1)),
+    ("data.clip_frames data.shard_size data.max_pixels", _whole(1)),
     ("data.resolution", _whole(2, 8192)),
     ("data.fps", Rule(float, lambda v: 0 < v <= 1000, "a number, more than 0 and at most 1000")),
     ("data.vocabulary", _whole(1, 10_000_000)),

@@ -92,7 +92,7 @@ def opened(
             stream = _shown(container.streams.video, name)
             stream.codec_context.options = limits  # also for a size that changes on the way
             check_pixels(name, stream.width, stream.height, aspect(stream), max_pixels)
-        unknown = "" if stream.width else " or its frames exceed max_pixels"
+        unknown = "" if stream.width else " or its frames exceed data.max_pixels"
         with explained(name, f"is damaged or cut short{unknown}"):
             yield container, stream
 
@@ -126,7 +126,7 @@ def check_pixels(name: str, width: int, height: int, pixel_aspect: float, max_pi
     """Raises VideoError for a frame that is too large, as stored or with square pixels."""
     shown = round(width * max(1.0, pixel_aspect))
     if shown * height > max_pixels:
-        problem = f"has frames of {shown}x{height} pixels, more than max_pixels={max_pixels}"
+        problem = f"has frames of {shown}x{height} pixels, more than data.max_pixels={max_pixels}"
         raise VideoError(name, problem, "scale it down or leave it out")
 
 

@@ -16,7 +16,7 @@ import av
 from vplib import files, paths
 from vplib.data.shards import Clip, packed
 from vplib.data.standardize import standardize
-from vplib.data.video import VideoError
+from vplib.data.video import PIXELS, VideoError, probe
 
 VIDEO_SUFFIXES = tuple(
     f".{suffix}" for suffix in "mp4 mov m4v mkv webm avi mpg mpeg ts gif".split()
@@ -34,12 +34,24 @@ class SourceError(ValueError):
 
 
 def split(
-    kind: str, root: str | Path, name: str, *, resolution: int
+    kind: str, root: str | Path, name: str, **reading: int
 ) -> "FolderSource | WebDatasetSource":
     """The part `name` (train or val) of a data set; `kind` and `root` as in `conf/data`."""
     if kind == "folder":
-        return FolderSource(resolve(root), name, name=name, resolution=resolution)
-    return WebDatasetSource(resolve(root) / name, name=name, resolution=resolution)
+        return FolderSource(resolve(root), name, name=name, **reading)
+    return WebDatasetSource(resolve(root) / name, name=name, **reading)
+
+
+def seconds(source: "FolderSource | WebDatasetSource", most: int = 50) -> list[float]:
+    """How long clips last by their headers: of `most` of them, evenly spread; unreadable ones and
+    those that do not say are left out.
+    """
+    found = []
+    for index in sorted({len(source) * n // most for n in range(most)}):
+        with contextlib.suppress(VideoError):
+            original, meta = source.original(index)
+            found.append(probe(original, name=meta["file_name"]).seconds)
+    return [one for one in found if one]
 
 
 def resolve(root: str | Path) -> Path:
@@ -64,12 +76,20 @@ class FolderSource:
     Raises SourceError if a line is not as described or names a file that is not there.
     """
 
-    def __init__(self, root: str | Path, split: str | None = None, *, name: str, resolution: int):
+    def __init__(
+        self,
+        root: str | Path,
+        split: str | None = None,
+        *,
+        name: str,
+        resolution: int,
+        max_pixels: int = PIXELS,
+    ):
         self.folder = Path(root) / split if split else Path(root)
-        self.name, self.resolution = name, resolution
+        self.name, self.resolution, self.max_pixels = name, resolution, max_pixels
         self._lines = _read_metadata(self.folder)
         digests = [[line.entry, _digest(line.path)] for line in self._lines]
-        self.fingerprint = _fingerprint(digests, resolution)
+        self.fingerprint = _fingerprint(digests, resolution, max_pixels)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -101,7 +121,7 @@ class FolderSource:
             line = f"line {self._lines[index].number} of metadata.jsonl"
             raise VideoError(name, f"has no `text` in {line}", "add a caption or leave it out")
         with _blamed(name):
-            video, facts = standardize(path, name=name, resolution=self.resolution)
+            video, facts = standardize(path, name=name, resolution=self.resolution, max_pixels=self.max_pixels)
         return Clip(video, text, _beside(meta, facts))
 
 
@@ -119,15 +139,17 @@ class WebDatasetSource:
     an unreadable one raises VideoError.
     """
 
-    def __init__(self, root: str | Path, *, name: str, resolution: int):
-        self.name, self.resolution = name, resolution
+    def __init__(
+        self, root: str | Path, *, name: str, resolution: int, max_pixels: int = PIXELS
+    ):
+        self.name, self.resolution, self.max_pixels = name, resolution, max_pixels
         self._samples = [sample for archive in _archives(Path(root)) for sample in _index(archive)]
         if not self._samples:
             raise SourceError(
                 f"{root}: the tar files hold no videos; expected members like KEY.mp4 and KEY.txt."
             )
         digests = [[sample.name, [*map(list, sample.members.values())]] for sample in self._samples]
-        self.fingerprint = _fingerprint(digests, resolution)
+        self.fingerprint = _fingerprint(digests, resolution, max_pixels)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -159,7 +181,7 @@ class WebDatasetSource:
             )
         with _blamed(sample.name):
             video, facts = standardize(
-                sample.read(sample.suffix), name=sample.name, resolution=self.resolution
+                sample.read(sample.suffix), name=sample.name, resolution=self.resolution, max_pixels=self.max_pixels
             )
         return Clip(video, _caption(text), _beside(fields, {"file_name": sample.name, **facts}))
 
@@ -305,10 +327,10 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
-def _fingerprint(content: list, resolution: int) -> str:
+def _fingerprint(content: list, *settings: int) -> str:
     # The version: another PyAV brings another encoder and so other bytes.
-    settings = json.dumps([RULES, content, resolution, av.__version__])
-    return hashlib.sha256(settings.encode()).hexdigest()
+    decided = json.dumps([RULES, content, *settings, av.__version__])
+    return hashlib.sha256(decided.encode()).hexdigest()
 
 
 class _Member(NamedTuple):
