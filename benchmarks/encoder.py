@@ -152,9 +152,8 @@ def large_products(operations: float) -> tuple[Callable[[], object], float]:
     """Matrix products of about a quarter of `operations`, and by what to multiply their time for
     all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
-    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(
-        DTYPE
-    )  # products keep their size
+    # The scale keeps the size of the products.
+    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(DTYPE)
     products = max(round(operations / (4 * 2 * side**3)), 1)
     multiply = jax.jit(lambda matrix: functools.reduce(jnp.matmul, [matrix] * (products + 1)))
     return lambda: multiply(matrix), operations / (products * 2 * side**3)
@@ -329,9 +328,8 @@ def write(rows: list[dict], times: dict) -> None:
     about = machine()
     entries = {entry["name"]: entry for entry in old}
     for entry in rows:
-        if (
-            entry["value"] != "not measured" or entry["name"] not in entries
-        ):  # elsewhere it may have been
+        # What this machine cannot measure may have been measured on another.
+        if entry["value"] != "not measured" or entry["name"] not in entries:
             entries[entry["name"]] = entry | {"machine": about, "seconds": times}
     ordered = [entries[name] for name in sorted(entries)]
     files.folder(table.parent)

@@ -17,9 +17,8 @@ atexit.register(shutil.rmtree, os.environ["VPLIB_OUT"], ignore_errors=True)
 import jaxtyping  # noqa: E402
 from beartype import BeartypeConf, beartype  # noqa: E402
 
-typechecker = beartype(
-    conf=BeartypeConf(is_pep484_tower=True)
-)  # an int will do where a float is asked for
+# An int will do where a float is asked for.
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("vplib", "conftest.typechecker")
 
 import nbformat  # noqa: E402

@@ -309,9 +309,8 @@ def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
     assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx(
         [0, 2.5e-4, 5e-4, 1e-5], rel=1e-5
     )
-    assert float(rate(60)) == pytest.approx(
-        (5e-4 + 1e-5) / 2, rel=1e-5
-    )  # half-way, both are at the mean
+    # Half-way, both are at the mean.
+    assert float(rate(60)) == pytest.approx((5e-4 + 1e-5) / 2, rel=1e-5)
     values = [float(rate(step)) for step in range(101)]
     assert np.argmax(values) == 20 and (np.diff(values[20:]) < 0).all()
     assert float(rate(40)) == pytest.approx(
@@ -418,9 +417,8 @@ class Pair(nnx.Module):
 
 
 def pair_loss(pair, batch, *, key, step):
-    seen = (
-        batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))
-    )  # random in every step
+    # Every step hides other pixels, at random.
+    seen = batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))
     words = one_hot_rows(pair.token_emb.emb_var[...], batch["ids"]) * batch["keep"][..., None]
     return contrastive(normalise(pair.video(seen)), normalise(words.sum(1)), jnp.float32(10.0)), {}
 

@@ -91,9 +91,8 @@ def test_bevt_clips_have_one_mask_in_a_run_of_at_least_half_of_the_frames_and_on
             assert (run != np.roll(run, 1)).sum() in (0, 2)  # one run around the clock
             longest.append(run.sum())
     share = np.bincount(longest, minlength=9) / len(longest)
-    assert (
-        not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15
-    )  # uniform in (0.5, 1] clips, rounded up
+    # The length is uniform in (0.5, 1] clips, rounded up.
+    assert not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15
 
 
 def test_bevt_masks_are_blocks():

@@ -153,9 +153,8 @@ def assert_same(out: Path, alone: Path) -> None:
     for name, value in known.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
     start = checkpoints.flatten(toy.stage1(vocabulary=4096))
-    assert (
-        max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2
-    )  # it did learn
+    # It did learn.
+    assert max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2
 
 
 def test_eight_devices_train_like_one(alone, tmp_path):

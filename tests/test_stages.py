@@ -268,9 +268,8 @@ def see_through():
     ), decoder
 
 
-SEEN = jnp.broadcast_to(
-    10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16)
-)  # two equal clips of 3 x 3 visible tokens
+# Two equal clips of 3 x 3 visible tokens.
+SEEN = jnp.broadcast_to(10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16))
 VISIBLE = jnp.broadcast_to(jnp.array([[0, 3, 8], [1, 2, 4], [5, 6, 7]]), (2, 3, 3))
 
 
@@ -286,10 +285,8 @@ def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_
     )
     assert (first == again).all()
     assert (first[0] != first[1]).any() and (first != other).any((1, 2)).all()
-    for clip in (
-        *first,
-        *other,
-    ):  # nothing is lost, each position was added to the slot of its place
+    # Nothing is lost; each position was added to the slot of its place.
+    for clip in (*first, *other):
         np.testing.assert_allclose(sorted(clip[:, 0]), [0.0] * 18 + [*range(10, 19)], atol=1e-5)
 
 
@@ -312,9 +309,8 @@ def test_shuffling_warms_up_from_none_to_all():
     run = partial(loss2, stage, batch, teacher, shuffle_warmup=12, key=jax.random.key(0))
     losses = [float(run(**PAPER | {"step": step})[0]) for step in (0, 6, 12, 40)]
     assert losses[2] == losses[3] and abs(np.diff(losses[:3])).min() > 1e-4  # a part, then all
-    unshuffled = float(
-        run(**PAPER | {"shuffle_tokens": False, "step": 6})[0]
-    )  # then there is nothing to warm up
+    # Without shuffling there is nothing to warm up.
+    unshuffled = float(run(**PAPER | {"shuffle_tokens": False, "step": 6})[0])
     assert losses[0] == pytest.approx(unshuffled, abs=1e-6)
 
 
@@ -324,10 +320,8 @@ def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
     stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
     stage.local_decoder = see_through[1]
     norm = stage.encoder.temporal_ln
-    norm.scale[...], norm.bias[...] = (
-        jnp.full(16, -1.0),
-        jnp.zeros(16),
-    )  # scale is an offset from one: tokens are zero
+    # scale is an offset from one: tokens are zero.
+    norm.scale[...], norm.bias[...] = jnp.full(16, -1.0), jnp.zeros(16)
     positions = (
         stage.local_decoder.temporal_pos_emb[...][:, None]
         + stage.local_decoder.spatial_pos_emb[...]

@@ -128,9 +128,8 @@ def test_probes_of_every_task_on_every_encoder(corpus, tmp_path, monkeypatch):
         wanted, sources, encoders, reading=reading(tmp_path), seeds=range(2), **RECIPE
     )
     assert [*answers] == [(e, t) for e in encoders for t in wanted]
-    assert all(
-        source.read == 16 for source in sources.values()
-    )  # what is known, then the clip itself
+    # What is known of a clip, then the clip itself.
+    assert all(source.read == 16 for source in sources.values())
     sees, blind = answers["sees", "light"], answers["blind", "light"]
     assert sees.classes == ["bright", "dark"] and sees.outputs.shape == (2, 8, 2)
     assert sees.scores().all() and blind.scores().mean() == 0.5 == sees.chance()

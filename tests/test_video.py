@@ -100,9 +100,8 @@ def test_encoding_gives_the_same_bytes_again_and_decoding_nearly_the_same_frames
     decoded = video.decode(data, name="clip")
     assert decoded.frames.shape == frames.shape and decoded.fps == 15
     np.testing.assert_allclose(decoded.times, np.arange(12) / 15, atol=1e-6)
-    assert (
-        np.abs(decoded.frames.astype(int) - frames).mean() < 6
-    )  # lossy, and colour at half resolution
+    # Encoding is lossy, and colour has half the resolution.
+    assert np.abs(decoded.frames.astype(int) - frames).mean() < 6
 
 
 def test_what_was_in_memory_before_does_not_change_the_bytes():
@@ -350,9 +349,8 @@ def test_uniform_indices_take_the_middle_of_equal_stretches_of_time():
 
 
 def test_uniform_indices_follow_time_where_frames_are_unevenly_spread():
-    times = np.array(
-        [0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9]
-    )  # five frames in half a second, then hardly any
+    # Five frames in half a second, then hardly any.
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9])
     assert video.uniform_indices(times, 4).tolist() == [4, 4, 5, 5]
 
 

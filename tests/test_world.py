@@ -224,9 +224,8 @@ def test_texts_are_as_wrong_as_declared(corpus):
     for index, (text, done) in enumerate(texts):
         assert bool(MOVES.search(text)) == done["mentions_motion"], text
         assert (done["describes"] != index) == done["misaligned"]
-        if not done[
-            "hallucinated"
-        ]:  # nothing but the clip it is about, so nothing of its own clip if that is another
+        # Only what is in the clip it is about, which need not be its own.
+        if not done["hallucinated"]:
             assert said(text) <= shown(corpora.scene(corpus, done["describes"])), text
         if done["off_topic"]:
             assert not said(text)

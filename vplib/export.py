@@ -91,9 +91,8 @@ def _theirs(path: str, x: np.ndarray) -> np.ndarray:
     """One layer's array in their axes: matrices have outputs first."""
     if path.endswith("patch_projection/linear/kernel"):
         patch = round((len(x) / 3) ** 0.5)
-        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[
-            :, :, None
-        ]  # D C 1 row column
+        # D C 1 row column
+        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[:, :, None]
     if path.endswith("post/w"):
         return x.reshape(len(x), -1)
     if path.endswith(("/w", "/kernel")):

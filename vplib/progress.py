@@ -18,10 +18,8 @@ from IPython import get_ipython
 from IPython.display import display
 
 DISPLAY_ID = "progress-"  # by this prefix the runner knows these displays
-DRAW_SECONDS, LOG_SECONDS = (
-    0.2,
-    30.0,
-)  # least time between two states of the line, on a screen and in a log file
+# Least time between two states of the line, on a screen and in a log file.
+DRAW_SECONDS, LOG_SECONDS = 0.2, 30.0
 _ids = count()
 
 

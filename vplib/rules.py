@@ -92,10 +92,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("probe.shots eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
-OPEN = (
-    "data.corpora",
-    "data.tasks",
-)  # sections whose keys are names of yours; given as {name: ...}
+# Sections whose keys are names of yours; given as {name: ...}.
+OPEN = ("data.corpora", "data.tasks")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),

@@ -170,9 +170,8 @@ def stream(
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(dataset)
     alive = weakref.ref(iterator)
-    atexit.register(
-        lambda: alive() and alive().close()
-    )  # later, Grain fails noisily in what Python has taken apart
+    # Later, Grain fails noisily in what Python has taken apart.
+    atexit.register(lambda: alive() and alive().close())
     return iterator
 
 

@@ -39,12 +39,13 @@ def block_order(key: Array, batch: int, grid: int, blocks: int = 12) -> Float[Ar
     top = jnp.floor(jax.random.uniform(k_top, shape) * (grid - height + 1))
     left = jnp.floor(jax.random.uniform(k_left, shape) * (grid - width + 1))
     row, column = jnp.divmod(jnp.arange(grid * grid), grid)
+    # B blocks N
     inside = (
         (row >= top[..., None])
         & (row < (top + height)[..., None])
         & (column >= left[..., None])
         & (column < (left + width)[..., None])
-    )  # B blocks N
+    )
     first = jnp.where(inside.any(1), inside.argmax(1), blocks)
     return first + jax.random.uniform(k_noise, first.shape)
 

@@ -139,9 +139,8 @@ def _tokamax(q, k, v, cap):
     the package, ValueError for another GPU than Hopper or data-centre Blackwell and for float32.
     """
     tokamax = _import_tokamax()
-    flat = [
-        jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)
-    ]  # tokens before heads
+    # Tokens before heads.
+    flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]
     kind = "xla" if jax.default_backend() == "cpu" else "mosaic"
     try:
         y = tokamax.dot_product_attention(
@@ -170,10 +169,8 @@ def _on_each_device(kernel: Callable) -> Callable:
     return call
 
 
-KERNELS = {
-    "splash": _on_each_device(_splash),
-    "tokamax": _on_each_device(_tokamax),
-}  # values of hardware.attention, beside plain
+# Values of hardware.attention, beside plain.
+KERNELS = {"splash": _on_each_device(_splash), "tokamax": _on_each_device(_tokamax)}
 
 
 class HeadProjection(nnx.Module):

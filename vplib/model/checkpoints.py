@@ -269,10 +269,8 @@ def _fetch(released: Released, name: str) -> str:
         raise CheckpointError(
             f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)"
         )
-    from huggingface_hub import (
-        constants,
-        hf_hub_download,
-    )  # here: takes a second, and only this function needs it
+    # Imported here: it takes a second, and only this function needs it.
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:

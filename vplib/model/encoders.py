@@ -149,9 +149,8 @@ class VideoEncoder(nnx.Module):
         rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
         space, time = self.positions(t, rows, columns, crop=crop)
         place = None if visible is None else by_frame(visible, t)
-        if (
-            place is not None
-        ):  # raw pixels, which need no gradient: the backward pass is spared, too
+        # Raw pixels are picked, which need no gradient: the backward pass is spared, too.
+        if place is not None:
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
         x = self.patch_projection(x)
         x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)

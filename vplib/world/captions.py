@@ -115,9 +115,8 @@ def _noun(
 
     Without a generator: everything there is to say.
     """
-    said = (
-        (1.0, 1.0, 1.0) if rng is None else (1 - rng.random(3))
-    )  # in (0, 1]: probability 0 never speaks
+    # Draws are in (0, 1]: what has probability 0 is never said.
+    said = (1.0, 1.0, 1.0) if rng is None else (1 - rng.random(3))
     words = [
         thing.size if thing.size in ("small", "large") and (rng is None or said[0] <= size) else "",
         thing.texture if thing.texture != "plain" and (rng is None or said[1] <= texture) else "",

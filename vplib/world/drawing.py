@@ -114,23 +114,23 @@ def draw(
     half = 0.5 * side * size  # T 1 1, pixels
     reach = float(half.max()) * np.hypot(*POLYGONS[shape].T).max() + 1
     span = np.arange(-int(reach) - 1, int(reach) + 2)
+    # T 1 w, T w 1
     column, row = (
         np.floor(x * side).astype(int) + span,
         np.floor(y * side).astype(int) + span[:, None],
-    )  # T 1 w, T w 1
+    )
     u, v = (column + 0.5 - x * side) / half, (row + 0.5 - y * side) / half
     cos, sin = (
         np.cos(angle) * (_GRID - 1) / (2 * _REACH),
         np.sin(angle) * (_GRID - 1) / (2 * _REACH),
     )
     middle = (_GRID - 1) / 2 + 0.5
-    local_x, local_y = (
-        u * cos + v * sin + middle,
-        v * cos - u * sin + middle,
-    )  # into the sprite's own, unrotated axes
+    # Into the sprite's own, unrotated axes.
+    local_x, local_y = u * cos + v * sin + middle, v * cos - u * sin + middle
+    # T w w
     cell = local_y.clip(0, _GRID - 1).astype(np.int32) * _GRID + local_x.clip(0, _GRID - 1).astype(
         np.int32
-    )  # T w w
+    )
     edge = _distance(shape).ravel()[cell] * half.astype(np.float32)  # pixels
     frame, i, j = np.nonzero(edge < 0.5)
     edge, cell = edge[frame, i, j], cell[frame, i, j]
@@ -263,10 +263,8 @@ _SCENERY = {
     "city": _city,
 }
 BACKGROUNDS = tuple(_SCENERY)
-_DRIFT = {
-    "sea": (0.16, 0.03),
-    "snow": (0.05, -0.3),
-}  # frame sides a second that the white upper layer scrolls
+# Frame sides a second that the white upper layer scrolls.
+_DRIFT = {"sea": (0.16, 0.03), "snow": (0.05, -0.3)}
 
 
 @lru_cache(maxsize=len(_SCENERY) * VARIANTS)
