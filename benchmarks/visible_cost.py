@@ -1,5 +1,4 @@
-"""What masking saves: time of the encoder's forward and backward pass on visible tokens, as a
-share of all tokens'.
+"""What masking saves: the encoder's time, forward and backward, on visible tokens and on all.
 
     python benchmarks/visible_cost.py            prints
     python benchmarks/visible_cost.py --record   also writes rows of reports/tables/headline.csv

@@ -1,6 +1,4 @@
-"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on
-the way to its file.
-"""
+"""Your own classifier: what is read and skipped, which clips are drawn, that its file is exact."""
 
 import json
 import sys

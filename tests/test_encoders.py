@@ -1,5 +1,4 @@
-"""Layers and encoders: equal to other implementations, and blind to what is masked, padded or
-absent."""
+"""Layers and encoders equal other implementations and are blind to what is masked or padded."""
 
 import re
 from dataclasses import replace

@@ -1,5 +1,4 @@
-"""Masks have exact counts and the shapes they promise; permutations and their gradients are what
-they say."""
+"""Masks have the counts and shapes they promise; permutations and their gradients are exact."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""One device, eight devices and two processes train the same model; parameters are split, and whole when handed back."""
+"""One device, eight devices and two processes train the same model, from split parameters."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ STEPS, CLIPS = 3, 8
 
 
 def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
-    """Three steps of stage 1 on a global batch of 8 clips, with a text table large enough to be split."""
+    """Three steps of stage 1 on a global batch of 8 clips; the text table is worth splitting."""
     mesh = (
         sharding.init(f"127.0.0.1:{port}", processes, index) if processes > 1 else sharding.init()
     )

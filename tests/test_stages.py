@@ -1,5 +1,4 @@
-"""Both stages: who sees what, where gradients go, what each ablation removes, and that both
-learn."""
+"""Both stages: who sees what, where gradients go, what ablations remove, and that both learn."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Any video becomes upright H.264 of a constant rate that shows the same course of time, or is refused."""
+"""Any video becomes upright H.264 of a constant rate, its course of time kept, or is refused."""
 
 import numpy as np
 import pytest

@@ -1,6 +1,4 @@
-"""Tasks: labels are checked first, heads answer, and every metric gets its interval; four tasks
-and one of tomorrow.
-"""
+"""Tasks: labels are checked first, heads answer, every metric gets its interval."""
 
 from functools import partial
 
@@ -15,7 +13,7 @@ from vplib.evaluate import features, heads, metrics, tasks
 RECIPE = dict(heads=2, epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.01)
 
 
-# --- labels ---------------------------------------------------------------------------------------
+# --- labels --------------------------------------------------------------------------------------
 
 
 def metas(*labels) -> list[dict]:
@@ -70,7 +68,7 @@ def test_clips_that_were_not_read_or_are_of_no_trained_class_are_left_out():
     assert test.values["x"].tolist() == [[0], [2]] and train.values["x"] is found[0].values["x"]
 
 
-# --- probes ---------------------------------------------------------------------------------------
+# --- probes --------------------------------------------------------------------------------------
 
 
 class Labelled:
@@ -220,7 +218,7 @@ def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
     assert np.isfinite(tasks.table(answers).query("task == 'signs'")["map"]).all()
 
 
-# --- without training -----------------------------------------------------------------------------
+# --- without training ----------------------------------------------------------------------------
 
 
 def retrieved(texts, clips) -> dict[str, tasks.Answers]:

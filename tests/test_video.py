@@ -23,7 +23,7 @@ needs_clips = pytest.mark.skipif(not odd_files, reason="the folder of real clips
 
 
 def moving_square(count=12, height=48, width=64):
-    """Four coloured quarters, so that every turn shows, and a white square that moves one pixel a frame."""
+    """Four coloured quarters, so that turns show; a white square moves one pixel a frame."""
     frames = np.zeros((count, height, width, 3), np.uint8)
     frames[:, : height // 2, : width // 2] = (200, 40, 40)
     frames[:, : height // 2, width // 2 :] = (40, 200, 40)
@@ -44,7 +44,7 @@ def make(
     last=None,
     prepare=lambda stream: None,
 ):
-    """A video file; `times` are the milliseconds at which frames are shown, 100 ms apart by default.
+    """A video file; `times` are the milliseconds at which frames are shown, by default 100 apart.
 
     The last one is on show for `last` milliseconds.
     """
@@ -80,7 +80,7 @@ def make_sound():
 
 
 def refusal(source, name="clip.mp4"):
-    """The message of the refusal, after checking that it is one sentence that begins with the file's name."""
+    """The message of the refusal, checked to be one sentence that begins with the file's name."""
     with pytest.raises(video.VideoError) as caught:
         video.decode(source, name=name)
     message = str(caught.value)

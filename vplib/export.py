@@ -1,5 +1,4 @@
-"""Weights as a model folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS
-FOLDER`.
+"""Weights as a folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS FOLDER`.
 
     VideoPrismVisionModel.from_pretrained(FOLDER)               a video encoder
     VideoPrismClipModel.from_pretrained(FOLDER)                 a video-text model

@@ -1,5 +1,4 @@
-"""Live progress of a long loop: one line that is rewritten, in a terminal, in Lab and under the
-runner.
+"""Live progress of a long loop: one line, rewritten in a terminal, in Lab and under the runner.
 
 In a notebook the line is a Jupyter display with an id, so every update replaces the one before:
 Lab shows it as a bar, and the runner (`vplib.run`) prints its text to your terminal. Its last

@@ -1,6 +1,4 @@
-"""What every key of the configuration accepts: its words or its range, checked before anything
-starts.
-"""
+"""What every key of the configuration accepts, checked before anything starts."""
 
 import math
 import re

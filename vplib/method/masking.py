@@ -1,5 +1,4 @@
-"""Which tokens the student sees, and token shuffling: exact counts, explicit keys, no Python-side
-randomness."""
+"""Which tokens the student sees, and token shuffling: exact counts, explicit keys."""
 
 import jax
 import jax.numpy as jnp

@@ -1,5 +1,4 @@
-"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections and
-heads.
+"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections.
 
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """

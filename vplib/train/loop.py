@@ -1,6 +1,4 @@
-"""One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on
-the first non-finite value.
-"""
+"""The training loop of all stages: `fit` resumes, logs, shows progress, stops at NaN or infinity."""
 
 import csv
 import hashlib
@@ -32,11 +30,12 @@ class TrainingError(RuntimeError):
 
 
 def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
-    """A digest of all that decides a training's result: configuration, the shards' manifests, and code.
+    """A digest of all that decides a training's result: configuration, shards' manifests, code.
 
-    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its last line break counts
-    as it is (the digest of weights that the training begins with). Of the code, what `fit` and the functions and classes
-    `used` reach counts, without comments and docstrings.
+    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its
+    last line break counts as it is (the digest of weights that the training begins with). Of the
+    code, what `fit` and the functions and classes `used` reach counts, without comments and
+    docstrings.
     """
     text, _, rest = config.rpartition("\n")
     values = yaml.safe_load(text) or {}
