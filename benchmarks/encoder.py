@@ -61,8 +61,7 @@ WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
 
 
 def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
-    """Multiplications and additions of a stack's matrix products, forward, when each token sees
-    `keys` tokens."""
+    """Operations of a stack's matrix products, forward, when each token sees `keys` tokens."""
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
@@ -109,8 +108,7 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.n
 
 
 def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "") -> dict:
-    """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note`
-    why."""
+    """Median, least and greatest of paired ratios; None is "not measured", and `note` says why."""
     values = {"value": "not measured", "low": None, "high": None}
     if ratios is not None:
         values = {
@@ -320,8 +318,7 @@ def machine() -> dict:
 
 
 def write(rows: list[dict], times: dict) -> None:
-    """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in
-    encoder.json."""
+    """Add or replace rows in reports/tables/encoder.csv and, with machine, in encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
     seconds = table.with_suffix(".json")
     old = json.loads(seconds.read_text(encoding="utf-8")) if seconds.exists() else []

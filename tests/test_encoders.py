@@ -200,8 +200,7 @@ def heads(*tokens: int) -> list[jax.Array]:
 
 
 def test_queries_may_be_taken_in_pieces(monkeypatch):
-    """What keeps the logits of long sequences out of memory changes neither attention nor its
-    gradients."""
+    """What keeps many logits out of memory changes neither attention nor its gradients."""
     qkv = heads(12, 8, 8)
     whole = attention_and_gradients(*qkv)
     # Logits of five queries fit, and 12 queries divide into pieces of four.

@@ -95,8 +95,7 @@ def test_bevt_clips_have_one_mask_in_a_run_of_at_least_half_of_the_frames_and_on
 
 
 def test_bevt_masks_are_blocks():
-    """Neighbours are masked together more often than under a random mask of the same count, but
-    not always."""
+    """Neighbours are masked together more often than under a random mask, but not always."""
 
     def agreement(kind):
         picture = np.concatenate(
@@ -112,8 +111,7 @@ def test_bevt_masks_are_blocks():
 
 
 def test_it_is_the_masked_places_that_form_blocks():
-    """A few masked places lie in one block; as few visible ones are what no block covered,
-    anywhere."""
+    """A few masked places lie in one block; as few visible ones are what no block covered."""
 
     def spread(few: str):
         visible = draw(jax.random.key(0), "bevt", 2, 8, 56 if few == "masked" else 8)

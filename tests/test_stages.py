@@ -57,8 +57,7 @@ class FixedTeacher(VideoText):
 
 
 def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
-    """Replaces the pixels of one place after the other: the loss changes where the place was
-    kept."""
+    """Replace the pixels of each place in turn: the loss changes where the place was kept."""
     stage, batch, other = toy.stage1(), toy.batch(0, clips=2), toy.batch(1, clips=2)["video"]
     loss = jax.jit(
         lambda batch: stage1_loss(stage, batch, drop_ratio=0.5, key=jax.random.key(0))[0]
@@ -149,8 +148,7 @@ def test_the_student_does_not_see_masked_pixels(mask):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Stage 2's loss and its gradients with respect to student and teacher; compiled once, for 8
-    clips."""
+    """Stage 2's loss and its gradients for student and teacher; compiled once, for 8 clips."""
 
     def loss(stage, teacher, batch, key):
         return stage2_loss(stage, batch, teacher, **PAPER, key=key)[0]
@@ -213,8 +211,7 @@ def test_each_ablation_removes_exactly_its_term():
 
 
 def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
-    """Neither a token that is the same everywhere in a clip nor the size of a channel changes
-    them."""
+    """Neither a token common to a whole clip nor the size of a channel changes them."""
     tokens = FixedTeacher(2).tokens[...]
     shared = tokens * jnp.arange(1.0, 17.0) + jnp.arange(32.0).reshape(2, 1, 16)
     normal = instance_normalise(tokens)
@@ -314,8 +311,7 @@ def test_shuffling_warms_up_from_none_to_all():
 
 
 def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
-    """With nothing but positions to go by, the decoder meets targets that are those positions, at
-    distance zero."""
+    """With positions alone to go by, the decoder meets targets that are those positions."""
     stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
     stage.local_decoder = see_through[1]
     norm = stage.encoder.temporal_ln

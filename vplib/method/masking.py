@@ -101,8 +101,7 @@ def draw_mask(
 def raster_orders(
     visible: Int[Array, "B T V"], tokens: int
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """The permutation that puts [visible tokens, mask tokens] back to raster order, and its
-    inverse."""
+    """The permutation of [visible tokens, mask tokens] back to raster order, and its inverse."""
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
     place = (visible + frame).reshape(b, -1)  # raster index of each visible token

@@ -107,8 +107,7 @@ class LocalDecoder(nnx.Module):
 
 
 class GlobalDecoder(nnx.Module):
-    """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no
-    positions."""
+    """Predicts the teacher's global embedding from visible tokens: no shuffle, no positions."""
 
     def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
         decoder = sizes.decoder

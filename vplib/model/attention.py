@@ -19,8 +19,7 @@ LOGITS = 2**24  # bytes of attention logits that one sequence may hold at a time
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
-    """LeCun-normal values: zero mean, variance 1 / fan_in (truncated at two standard
-    deviations)."""
+    """LeCun-normal values: zero mean, variance 1 / fan_in, truncated at two deviations."""
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
@@ -173,8 +172,7 @@ KERNELS = {"splash": _on_each_device(_splash), "tokamax": _on_each_device(_tokam
 
 
 class HeadProjection(nnx.Module):
-    """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or
-    (D,)."""
+    """One projection between a width and K heads, as released: w (D, K, H), b (K, H) or (D,)."""
 
     def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
         self.w = nnx.Param(
@@ -184,8 +182,7 @@ class HeadProjection(nnx.Module):
 
 
 class PerDimScale(nnx.Module):
-    """Learnable query scale, one a head dimension: softplus(w) / softplus(0), times 1 / sqrt(head
-    size)."""
+    """Learnable query scale, one a head dimension: softplus(w) / softplus(0) / sqrt(head size)."""
 
     def __init__(self, size: int):
         self.per_dim_scale = nnx.Param(jnp.zeros(size))

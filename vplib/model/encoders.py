@@ -65,8 +65,7 @@ class Transformer(nnx.Module):
 
 
 def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | None]:
-    """The attention mask in which tokens that are not kept are no keys, and `keep` itself, for the
-    MLPs."""
+    """The attention mask in which only kept tokens are keys, and `keep` itself, for the MLPs."""
     return (None, None) if keep is None else (keep[..., None, None, :], keep)
 
 
@@ -306,8 +305,7 @@ class VideoText(nnx.Module):
 
 
 class VideoClassifier(nnx.Module):
-    """Video encoder, attention pooler of the model's width, linear layer; under the released
-    names."""
+    """Video encoder, attention pooler of the model's width, linear layer; as released."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         self.encoder = VideoEncoder(sizes, rngs=rngs)

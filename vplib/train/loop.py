@@ -1,4 +1,4 @@
-"""The training loop of all stages: `fit` resumes, logs, shows progress, stops at NaN or infinity."""
+"""The training loop of every stage: `fit` resumes, logs, shows progress, stops at NaN or inf."""
 
 import csv
 import hashlib
