@@ -318,7 +318,7 @@ def machine() -> dict:
 
 
 def write(rows: list[dict], times: dict) -> None:
-    """Add or replace rows in reports/tables/encoder.csv and, with machine, in encoder.json."""
+    """Add or replace rows of reports/tables/encoder.csv and, with seconds, of encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
     seconds = table.with_suffix(".json")
     old = json.loads(seconds.read_text(encoding="utf-8")) if seconds.exists() else []

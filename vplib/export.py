@@ -126,7 +126,7 @@ def arrays(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def released(
     named: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """The inverse of `arrays`: from the names of `transformers` to the released ones, in `shapes`."""
+    """The inverse of `arrays`: names of `transformers` to released ones, in `shapes`."""
     weights = {}
     for name, shape in shapes.items():
         path = name.removeprefix("params/")
