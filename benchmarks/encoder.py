@@ -61,8 +61,7 @@ WHERE = f"{BACKEND}, {DTYPE.__name__}, {CLIPS} clip{'s' * (CLIPS > 1)}"
 
 
 def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
-    """Multiplications and additions of a stack's matrix products, forward, when each token sees
-    `keys` tokens."""
+    """Operations of a stack's matrix products, forward, when each token sees `keys` tokens."""
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
@@ -109,8 +108,7 @@ def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.n
 
 
 def row(name: str, ratios: np.ndarray | None, unit: str, bar: str, note: str = "") -> dict:
-    """Median, least and greatest of paired ratios; `ratios=None` says "not measured", and `note`
-    why."""
+    """Median, least and greatest of paired ratios; None is "not measured", and `note` says why."""
     values = {"value": "not measured", "low": None, "high": None}
     if ratios is not None:
         values = {
@@ -152,9 +150,8 @@ def large_products(operations: float) -> tuple[Callable[[], object], float]:
     """Matrix products of about a quarter of `operations`, and by what to multiply their time for
     all of them."""
     side = 2048 if BACKEND == "cpu" else 8192
-    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(
-        DTYPE
-    )  # products keep their size
+    # The scale keeps the size of the products.
+    matrix = (jax.random.normal(jax.random.key(0), (side, side)) * side**-0.5).astype(DTYPE)
     products = max(round(operations / (4 * 2 * side**3)), 1)
     multiply = jax.jit(lambda matrix: functools.reduce(jnp.matmul, [matrix] * (products + 1)))
     return lambda: multiply(matrix), operations / (products * 2 * side**3)
@@ -321,17 +318,15 @@ def machine() -> dict:
 
 
 def write(rows: list[dict], times: dict) -> None:
-    """Add or replace these rows in reports/tables/encoder.csv and, with seconds and machine, in
-    encoder.json."""
+    """Add or replace rows of reports/tables/encoder.csv and, with seconds, of encoder.json."""
     table = paths.REPORTS / "tables" / "encoder.csv"
     seconds = table.with_suffix(".json")
     old = json.loads(seconds.read_text(encoding="utf-8")) if seconds.exists() else []
     about = machine()
     entries = {entry["name"]: entry for entry in old}
     for entry in rows:
-        if (
-            entry["value"] != "not measured" or entry["name"] not in entries
-        ):  # elsewhere it may have been
+        # What this machine cannot measure may have been measured on another.
+        if entry["value"] != "not measured" or entry["name"] not in entries:
             entries[entry["name"]] = entry | {"machine": about, "seconds": times}
     ordered = [entries[name] for name in sorted(entries)]
     files.folder(table.parent)

@@ -1,5 +1,4 @@
-"""What masking saves: time of the encoder's forward and backward pass on visible tokens, as a
-share of all tokens'.
+"""What masking saves: the encoder's time, forward and backward, on visible tokens and on all.
 
     python benchmarks/visible_cost.py            prints
     python benchmarks/visible_cost.py --record   also writes rows of reports/tables/headline.csv
@@ -42,8 +41,7 @@ def seconds(run, *inputs) -> float:
 def measure(
     sizes: Sizes, *, batch: int, mask: str, mask_ratio: float, repeats: int
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """Seconds of each repeat, dense and on visible tokens, and the share of tokens that is
-    visible."""
+    """Seconds of each repeat, dense and on visible tokens, and the share that is visible."""
     encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
     shape = (batch, sizes.frames, sizes.size, sizes.size, 3)
     video = jax.random.uniform(jax.random.key(0), shape)

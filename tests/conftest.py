@@ -1,6 +1,7 @@
-"""What all tests share: results go to a temporary folder, and every annotation of vplib is checked at run time.
+"""What all tests share: results in a temporary folder, annotations of vplib checked at run time.
 
-This happens before vplib is imported: `vplib.paths` reads VPLIB_OUT, and jaxtyping rewrites modules as they load.
+This happens before vplib is imported: `vplib.paths` reads VPLIB_OUT, and jaxtyping rewrites modules
+as they load.
 """
 
 import atexit
@@ -17,9 +18,8 @@ atexit.register(shutil.rmtree, os.environ["VPLIB_OUT"], ignore_errors=True)
 import jaxtyping  # noqa: E402
 from beartype import BeartypeConf, beartype  # noqa: E402
 
-typechecker = beartype(
-    conf=BeartypeConf(is_pep484_tower=True)
-)  # an int will do where a float is asked for
+# An int will do where a float is asked for.
+typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("vplib", "conftest.typechecker")
 
 import nbformat  # noqa: E402
@@ -40,7 +40,7 @@ def out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def write_notebook(out: Path, monkeypatch: pytest.MonkeyPatch):
-    """`write_notebook("print(overrides)", ...)` makes these code cells the notebook `90_toy`, with a configuration."""
+    """`write_notebook("print(overrides)", ...)` makes these cells the notebook `90_toy`."""
     shutil.copytree(paths.CONF, out / "conf")
     (out / "conf" / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\nuses: []\n")
     (out / "notebooks").mkdir()

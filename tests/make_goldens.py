@@ -1,5 +1,4 @@
-"""Writes golden/videotext.npz and classifier.npz: random parameters, inputs and outputs of another
-implementation.
+"""Writes golden/*.npz: random parameters, and inputs and outputs of another implementation.
 
 The other implementation is VideoPrism of Hugging Face `transformers`, in PyTorch. It needs an
 environment of its own:

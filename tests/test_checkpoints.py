@@ -1,4 +1,4 @@
-"""Weights files: the released layout, exact, byte-stable, and a sentence for each file that does not fit."""
+"""Weights files: the released layout, exact, byte-stable; a sentence for each that does not fit."""
 
 import errno
 import gzip
@@ -33,7 +33,7 @@ def shapes(arrays) -> dict[str, tuple[int, ...]]:
     return {name: value.shape for name, value in arrays.items() if name.startswith("params/")}
 
 
-# --- the layout -------------------------------------------------------------------------------------------------------
+# --- the layout ----------------------------------------------------------------------------------
 
 
 def test_names_and_shapes_are_the_released_ones():
@@ -76,7 +76,7 @@ def test_names_and_shapes_are_those_of_the_released_code():
         )
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files ---------------------------------------------------------------------------------------
 
 
 def test_a_round_trip_is_exact_and_anyone_can_read_the_file(tmp_path):
@@ -131,7 +131,7 @@ def test_digests_tell_weights_apart():
     assert len({checkpoints.digest(w) for w in (weights, *others)}) == 3
 
 
-# --- what does not fit ------------------------------------------------------------------------------------------------
+# --- what does not fit ---------------------------------------------------------------------------
 
 
 def without(weights, name):
@@ -306,7 +306,7 @@ def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-# --- a model by its name ----------------------------------------------------------------------------------------------
+# --- a model by its name -------------------------------------------------------------------------
 
 MODELS = {
     "encoder": toy.encoder,

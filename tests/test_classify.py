@@ -1,6 +1,4 @@
-"""Your own classifier: what is read and skipped, which clips are drawn, that nothing changes on
-the way to its file.
-"""
+"""Your own classifier: what is read and skipped, which clips are drawn, that its file is exact."""
 
 import json
 import sys
@@ -56,9 +54,8 @@ def test_merging_keeps_the_logits_and_leaves_probe_and_encoder_alone(probe, enco
         checkpoints.digest(checkpoints.flatten(probe)),
         checkpoints.digest(checkpoints.flatten(encoder)),
     )
-    assert (
-        float(abs(probe.mean[...]).max()) > 0.1 and float(probe.deviation[...].min()) < 0.9
-    )  # there is something to merge
+    # There is something to merge.
+    assert float(abs(probe.mean[...]).max()) > 0.1 and float(probe.deviation[...].min()) < 0.9
     classifier = classify.merge_standardisation(probe, encoder)
     logits = heads.predict(probe, tokens)
     np.testing.assert_allclose(
@@ -85,9 +82,8 @@ def test_the_file_is_a_released_classifier_and_says_what_the_probe_said(
     classifier, classes = classify.restore(run_folder)
     assert classes == CLASSES
     logits = classifier(jnp.asarray(toy.batch(0, clips=16)["video"]) / 255)
-    np.testing.assert_allclose(
-        logits, heads.predict(probe, tokens), atol=0.02
-    )  # the probe's tokens are in half precision
+    # The probe's tokens are in half precision.
+    np.testing.assert_allclose(logits, heads.predict(probe, tokens), atol=0.02)
 
 
 def test_shots_are_drawn_by_seed_and_rare_classes_give_all_they_have():

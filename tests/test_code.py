@@ -19,7 +19,7 @@ CELL = "from vplib.data import pipeline\nsource = pipeline.Source()"
 
 @pytest.fixture
 def library(tmp_path, monkeypatch):
-    """`library(path=text, ...)` writes modules and gives the digests of a notebook that uses `pipeline.Source`."""
+    """`library(path=text, ...)`: digests of a notebook that uses `pipeline.Source` of them."""
     monkeypatch.setattr(code, "HERE", tmp_path)
 
     def digests(cell: str = CELL, **changed: str) -> dict[str, str]:
@@ -78,7 +78,7 @@ def test_a_module_used_as_a_whole_counts_as_a_whole(library):
 
 @pytest.mark.parametrize("name", ["20_stage1", "30_stage2"])
 def test_training_depends_on_what_decides_its_frames_and_steps(name):
-    """The typed lists of old lacked some of these."""
+    """A list typed by hand would lack some of these."""
     reached = code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
     assert {
         f"vplib.{module}"

@@ -19,9 +19,8 @@ from vplib.model import attention
 @pytest.mark.parametrize("name", config.names())
 def test_every_notebook_composes_with_every_option(name, out):
     groups = config.groups()
-    for index in range(
-        max(map(len, groups.values()))
-    ):  # the first option of every group, then the second, ...
+    # The first option of every group, then the second, ...
+    for index in range(max(map(len, groups.values()))):
         choices = {group: options[index % len(options)] for group, options in groups.items()}
         words = [f"{group}={option}" for group, option in choices.items()]
         if (
@@ -41,9 +40,8 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of
     another configuration.
     """
-    (paths.CONF / "90_toy.yaml").write_text(
-        "defaults: [base, _self_]\nname: 90_toy\n"
-    )  # uses every section
+    # This notebook uses every section.
+    (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")
     options = config.groups()[group]
     keys = [
         {*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))}

@@ -1,5 +1,4 @@
-"""Layers and encoders: equal to other implementations, and blind to what is masked, padded or
-absent."""
+"""Layers and encoders equal other implementations and are blind to what is masked or padded."""
 
 import re
 from dataclasses import replace
@@ -177,9 +176,8 @@ def test_new_models_start_as_released_but_for_patches_which_see_standardised_pix
 
 
 def test_attention_caps_logits_before_it_masks():
-    q, k, v = jnp.asarray(
-        np.random.default_rng(0).normal(size=(3, 2, 5, 4)) * 3, jnp.float32
-    )  # three of K N H
+    # Three of K N H.
+    q, k, v = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 5, 4)) * 3, jnp.float32)
     mask = jnp.tril(jnp.ones((5, 5), bool))
     weights = jnp.exp(10 * jnp.tanh(q @ k.swapaxes(1, 2) / 10)) * mask
     expected = weights / weights.sum(-1, keepdims=True) @ v
@@ -202,13 +200,11 @@ def heads(*tokens: int) -> list[jax.Array]:
 
 
 def test_queries_may_be_taken_in_pieces(monkeypatch):
-    """What keeps the logits of long sequences out of memory changes neither attention nor its
-    gradients."""
+    """What keeps many logits out of memory changes neither attention nor its gradients."""
     qkv = heads(12, 8, 8)
     whole = attention_and_gradients(*qkv)
-    monkeypatch.setattr(
-        attention, "LOGITS", 4 * 2 * 8 * 5
-    )  # logits of five queries, and 12 divide into pieces of four
+    # Logits of five queries fit, and 12 queries divide into pieces of four.
+    monkeypatch.setattr(attention, "LOGITS", 4 * 2 * 8 * 5)
     assert "f32[2,3,2,4,8]" in str(jax.make_jaxpr(attend)(*qkv)) and "f32[2,3,2,12,8]" not in str(
         jax.make_jaxpr(attend)(*qkv)
     )
@@ -342,9 +338,8 @@ def test_attention_pool_equals_plain_attention_with_queries_keys_and_values():
     )
     k, v = (jnp.einsum("bsd,dkh->bskh", x, p.w[...]) + p.b[...] for p in (part.key, part.value))
     w = part.per_dim_scale.per_dim_scale[...]
-    q = (
-        q * jnp.log1p(jnp.exp(w)) / jnp.log(2.0) / 32**0.5
-    )  # softplus(w) / softplus(0) / sqrt(head size)
+    # softplus(w) / softplus(0) / sqrt(head size)
+    q = q * jnp.log1p(jnp.exp(w)) / jnp.log(2.0) / 32**0.5
     weights = jax.nn.softmax(jnp.einsum("nkh,bskh->bkns", q, k))
     y = jnp.einsum("bkns,bskh->bnkh", weights, v)
     y = jnp.einsum("bnkh,dkh->bnd", y, part.post.w[...]) + part.post.b[...]
@@ -472,9 +467,10 @@ def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(
 ):
     """The plain form: one sequence of all visible tokens, in which equal places see each other."""
     video = toy.pixels(0, 4)
+    # B T V
     places = jnp.stack(
         [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
-    )  # B T V
+    )
     paddings = jnp.zeros((4, 3)).at[1, 2].set(1).at[2, 1:].set(1) if padded else None
     seen, features = encoder(video, visible=places, paddings=paddings, features=True)
     time = encoder.temporal_pos_emb.emb_var[...]
@@ -491,9 +487,10 @@ def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(
 
 def test_both_forms_of_ragged_temporal_attention_have_equal_gradients(encoder, monkeypatch):
     video = toy.pixels(0, 4)
+    # B T V
     places = jnp.stack(
         [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
-    )  # B T V
+    )
     gradients = []
     for short in (0, encoders.SHORT):
         monkeypatch.setattr(encoders, "SHORT", short)

@@ -1,6 +1,4 @@
-"""Features of corpora: read once, a batch at a time, by any number of encoders; embeddings of
-texts.
-"""
+"""Features of corpora, read in one pass for any number of encoders; embeddings of texts."""
 
 import numpy as np
 import pytest

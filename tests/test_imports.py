@@ -97,7 +97,7 @@ def test_libraries_have_one_door(package):
 
 
 def test_a_lesson_that_reads_no_shard_needs_no_reader():
-    """Importing the method, the encoders and the world's pictures loads neither Grain nor ArrayRecord nor Hydra."""
+    """Method, encoders and the world's pictures load neither Grain nor ArrayRecord nor Hydra."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""Training goes on after anything as if nothing had happened, and stops with a sentence when it cannot."""
+"""Training goes on after anything as if nothing had happened, or stops with a sentence."""
 
 import csv
 import os
@@ -27,10 +27,11 @@ from vplib.model.layers import Dense, one_hot_rows
 from vplib.train import loop, optimiser
 from vplib.world.corpora import WorldSource
 
-# What Orbax leaves behind when a state does not fit is collected, and complains, at some later time.
+# What Orbax leaves behind when a state does not fit complains once it is collected, at some later
+# time.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
-# --- a training that is over in a moment ------------------------------------------------------------------------------
+# --- a training that is over in a moment ---------------------------------------------------------
 
 
 class Line(nnx.Module):
@@ -198,7 +199,7 @@ def test_the_identity_of_a_training_is_that_of_what_decides_its_result(tmp_path)
     assert identity() != one
 
 
-# --- what goes wrong --------------------------------------------------------------------------------------------------
+# --- what goes wrong -----------------------------------------------------------------------------
 
 
 def test_a_loss_that_is_not_finite_names_its_step_and_keeps_the_last_good_state(tmp_path):
@@ -243,7 +244,7 @@ def test_a_log_that_could_not_be_resumed_is_refused(tmp_path):
         fit(tmp_path, checkpoint_every=5)
 
 
-# --- curves for TensorBoard -------------------------------------------------------------------------------------------
+# --- curves for TensorBoard ----------------------------------------------------------------------
 
 
 def test_curves_are_the_rows_of_the_log_each_once(tmp_path, monkeypatch):
@@ -298,7 +299,7 @@ def test_curves_without_their_package_are_one_sentence(tmp_path, monkeypatch):
     assert not (tmp_path / "tensorboard").exists()
 
 
-# --- optimisers and schedules -----------------------------------------------------------------------------------------
+# --- optimisers and schedules --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
@@ -309,9 +310,8 @@ def test_schedules_rise_from_zero_to_the_peak_and_fall_to_the_end(kind):
     assert [float(rate(step)) for step in (0, 10, 20, 100)] == pytest.approx(
         [0, 2.5e-4, 5e-4, 1e-5], rel=1e-5
     )
-    assert float(rate(60)) == pytest.approx(
-        (5e-4 + 1e-5) / 2, rel=1e-5
-    )  # half-way, both are at the mean
+    # Half-way, both are at the mean.
+    assert float(rate(60)) == pytest.approx((5e-4 + 1e-5) / 2, rel=1e-5)
     values = [float(rate(step)) for step in range(101)]
     assert np.argmax(values) == 20 and (np.diff(values[20:]) < 0).all()
     assert float(rate(40)) == pytest.approx(
@@ -334,7 +334,7 @@ def updates_of(name: str, gradients: list[float], **changes) -> list[float]:
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_a_giant_gradient_counts_as_one_of_the_clipping_norm(name):
-    """Both optimisers divide by the gradients' size, so one update tells nothing: the next one remembers."""
+    """Both optimisers divide by the gradients' size, so it takes two updates to tell them apart."""
     giant, clipped = (updates_of(name, [first, 0.1, 0.1]) for first in (1e4, 0.25))
     np.testing.assert_allclose(giant, clipped, rtol=1e-5)
     assert abs(updates_of(name, [1e4, 0.1, 0.1], clip=1e9)[2] / clipped[2] - 1) > 0.05
@@ -404,13 +404,13 @@ def test_unknown_optimisers_are_one_sentence():
         optimiser.optimiser("sgd", lambda step: 0.1, weight_decay=0.0, clip=1.0)
 
 
-# --- a real pipeline, really killed -----------------------------------------------------------------------------------
+# --- a real pipeline, really killed --------------------------------------------------------------
 
 STEPS = 20
 
 
 class Pair(nnx.Module):
-    """A video-text model that compiles quickly: a projection of all pixels, and the mean of token vectors."""
+    """A video-text model that compiles quickly: projected pixels, and the mean of token vectors."""
 
     def __init__(self, vocabulary: int):
         self.video = Dense(3 * 12 * 12 * 3, 16, rngs=nnx.Rngs(0))
@@ -418,15 +418,14 @@ class Pair(nnx.Module):
 
 
 def pair_loss(pair, batch, *, key, step):
-    seen = (
-        batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))
-    )  # random in every step
+    # Every step hides other pixels, at random.
+    seen = batch["video"].reshape(-1, 1296) / 255 * jax.random.bernoulli(key, 0.5, (1296,))
     words = one_hot_rows(pair.token_emb.emb_var[...], batch["ids"]) * batch["keep"][..., None]
     return contrastive(normalise(pair.video(seen)), normalise(words.sum(1)), jnp.float32(10.0)), {}
 
 
 def real_run(shards: Path, out: Path, pause: float = 0.0) -> int:
-    """Trains on two corpora of the world and saves the weights; returns how many batches it drew."""
+    """Train on two corpora of the world and save the weights; return the number of batches."""
     tokenizer = text.Tokenizer(shards / "pieces.model", 8)
     batches = pipeline.stream(
         {name: shards / name for name in ("ac1", "internvid")},

@@ -1,5 +1,4 @@
-"""Masks have exact counts and the shapes they promise; permutations and their gradients are what
-they say."""
+"""Masks have the counts and shapes they promise; permutations and their gradients are exact."""
 
 from functools import partial
 
@@ -91,14 +90,12 @@ def test_bevt_clips_have_one_mask_in_a_run_of_at_least_half_of_the_frames_and_on
             assert (run != np.roll(run, 1)).sum() in (0, 2)  # one run around the clock
             longest.append(run.sum())
     share = np.bincount(longest, minlength=9) / len(longest)
-    assert (
-        not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15
-    )  # uniform in (0.5, 1] clips, rounded up
+    # The length is uniform in (0.5, 1] clips, rounded up.
+    assert not share[:5].any() and abs(share[5:] - 1 / 4).max() < 0.15
 
 
 def test_bevt_masks_are_blocks():
-    """Neighbours are masked together more often than under a random mask of the same count, but
-    not always."""
+    """Neighbours are masked together more often than under a random mask, but not always."""
 
     def agreement(kind):
         picture = np.concatenate(
@@ -114,8 +111,7 @@ def test_bevt_masks_are_blocks():
 
 
 def test_it_is_the_masked_places_that_form_blocks():
-    """A few masked places lie in one block; as few visible ones are what no block covered,
-    anywhere."""
+    """A few masked places lie in one block; as few visible ones are what no block covered."""
 
     def spread(few: str):
         visible = draw(jax.random.key(0), "bevt", 2, 8, 56 if few == "masked" else 8)

@@ -1,4 +1,4 @@
-"""Every notebook runs at scale=smoke, through the runner, each on what the ones before it left behind."""
+"""Every notebook runs at scale=smoke, through the runner, each on what earlier ones left behind."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Batches are what was asked for: the right corpora and rates, the same on any number of machines."""
+"""Batches are what was asked for: corpora and rates, the same on any number of machines."""
 
 import itertools
 import json
@@ -52,7 +52,7 @@ def same(ones, others):
     )
 
 
-# --- mixing -----------------------------------------------------------------------------------------------------------
+# --- mixing --------------------------------------------------------------------------------------
 
 
 def test_alternating_batches_come_from_one_corpus_each_at_the_configured_rates(folders):
@@ -143,7 +143,7 @@ def test_impossible_batches_are_one_sentence(folders, changes, message):
         stream(folders, **changes)
 
 
-# --- the same batches everywhere --------------------------------------------------------------------------------------
+# --- the same batches everywhere -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("mixing", ["alternating", "plain"])
@@ -196,7 +196,7 @@ def test_long_clips_give_the_same_batches_from_the_picked_frames_alone(folders, 
     assert same(draw(stream(folders), 5), known)
 
 
-# --- frames and crops -------------------------------------------------------------------------------------------------
+# --- frames and crops ----------------------------------------------------------------------------
 
 
 def item(frames: int, height: int = 6, width: int = 8) -> dict:
@@ -243,7 +243,7 @@ def test_short_clips_repeat_frames_in_order_and_are_never_flipped():
         assert (np.diff(clip[:, :, :, 2].astype(int), axis=2) == 1).all()
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------
 
 
 def test_texts_are_canonical_padded_and_cut(tokenizer):
@@ -309,7 +309,7 @@ def test_texts_of_which_the_vocabulary_knows_nothing_are_counted(tokenizer):
     assert tokenizer.unknown(["你好", "?", "a 猫", "two stars"]) == 2
 
 
-# --- the released tokeniser -------------------------------------------------------------------------------------------
+# --- the released tokeniser ----------------------------------------------------------------------
 
 
 def test_the_released_tokeniser_is_fetched_once_and_checked(tmp_path, monkeypatch):

@@ -1,7 +1,7 @@
-"""The pages for readers: links lead somewhere, and notebooks, figures, modules and options are all there.
+"""Pages for readers: links lead somewhere; notebooks, figures, modules and options are all there.
 
-A link may also lead to what a run writes: the names come from the `figures.save` calls of the notebooks, from
-`vplib.run` and from `vplib.results`, not from a list.
+A link may also lead to what a run writes: the names come from the `figures.save` calls of the
+notebooks, from `vplib.run` and from `vplib.results`, not from a list.
 """
 
 import ast

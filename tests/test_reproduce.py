@@ -1,6 +1,4 @@
-"""`make reproduce`: what DVC needs is said in one sentence, and nothing lives on when it is
-stopped.
-"""
+"""`make reproduce`: what DVC needs is said in one sentence, and nothing outlives it."""
 
 import json
 import os

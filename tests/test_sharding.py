@@ -1,4 +1,4 @@
-"""One device, eight devices and two processes train the same model; parameters are split, and whole when handed back."""
+"""One device, eight devices and two processes train the same model, from split parameters."""
 
 import csv
 import os
@@ -26,7 +26,7 @@ STEPS, CLIPS = 3, 8
 
 
 def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
-    """Three steps of stage 1 on a global batch of 8 clips, with a text table large enough to be split."""
+    """Three steps of stage 1 on a global batch of 8 clips; the text table is worth splitting."""
     mesh = (
         sharding.init(f"127.0.0.1:{port}", processes, index) if processes > 1 else sharding.init()
     )
@@ -153,9 +153,8 @@ def assert_same(out: Path, alone: Path) -> None:
     for name, value in known.items():
         np.testing.assert_allclose(weights[name], value, atol=1e-4, err_msg=name)
     start = checkpoints.flatten(toy.stage1(vocabulary=4096))
-    assert (
-        max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2
-    )  # it did learn
+    # It did learn.
+    assert max(abs(value - start[name]).max() for name, value in known.items()) > 1e-2
 
 
 def test_eight_devices_train_like_one(alone, tmp_path):

@@ -1,4 +1,4 @@
-"""Writing shards: the same bytes whatever happens on the way, clear words when it cannot be done."""
+"""Writing shards: the same bytes whatever happens on the way, clear words where it cannot be."""
 
 import concurrent.futures
 import contextlib
@@ -187,7 +187,7 @@ def test_workers_end_with_a_killed_parent_and_their_files_go_with_the_next_start
     while any(map(running, workers)):
         assert time.monotonic() < deadline, "a worker lives on"
         time.sleep(0.05)
-    write(Toy(count=26), tmp_path, shard_size=13)  # a plan without the old shards
+    write(Toy(count=26), tmp_path, shard_size=13)  # a plan without these shards
     assert not temporaries(tmp_path)
     assert len(list(tmp_path.glob("toy-*"))) == 4
 

@@ -1,4 +1,4 @@
-"""Your own videos as sources: what is kept, what is left out, and what is said about bad folders."""
+"""Your own videos as sources: what is kept, what is left out, what is said about bad folders."""
 
 import codecs
 import io

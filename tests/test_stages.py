@@ -1,5 +1,4 @@
-"""Both stages: who sees what, where gradients go, what each ablation removes, and that both
-learn."""
+"""Both stages: who sees what, where gradients go, what ablations remove, and that both learn."""
 
 from functools import partial
 
@@ -58,8 +57,7 @@ class FixedTeacher(VideoText):
 
 
 def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
-    """Replaces the pixels of one place after the other: the loss changes where the place was
-    kept."""
+    """Replace the pixels of each place in turn: the loss changes where the place was kept."""
     stage, batch, other = toy.stage1(), toy.batch(0, clips=2), toy.batch(1, clips=2)["video"]
     loss = jax.jit(
         lambda batch: stage1_loss(stage, batch, drop_ratio=0.5, key=jax.random.key(0))[0]
@@ -150,8 +148,7 @@ def test_the_student_does_not_see_masked_pixels(mask):
 
 @pytest.fixture(scope="module")
 def gradients():
-    """Stage 2's loss and its gradients with respect to student and teacher; compiled once, for 8
-    clips."""
+    """Stage 2's loss and its gradients for student and teacher; compiled once, for 8 clips."""
 
     def loss(stage, teacher, batch, key):
         return stage2_loss(stage, batch, teacher, **PAPER, key=key)[0]
@@ -214,8 +211,7 @@ def test_each_ablation_removes_exactly_its_term():
 
 
 def test_normalised_targets_leave_what_a_clip_shares_to_the_global_loss():
-    """Neither a token that is the same everywhere in a clip nor the size of a channel changes
-    them."""
+    """Neither a token common to a whole clip nor the size of a channel changes them."""
     tokens = FixedTeacher(2).tokens[...]
     shared = tokens * jnp.arange(1.0, 17.0) + jnp.arange(32.0).reshape(2, 1, 16)
     normal = instance_normalise(tokens)
@@ -268,9 +264,8 @@ def see_through():
     ), decoder
 
 
-SEEN = jnp.broadcast_to(
-    10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16)
-)  # two equal clips of 3 x 3 visible tokens
+# Two equal clips of 3 x 3 visible tokens.
+SEEN = jnp.broadcast_to(10.0 + jnp.arange(9.0)[None, :, None], (2, 9, 16))
 VISIBLE = jnp.broadcast_to(jnp.array([[0, 3, 8], [1, 2, 4], [5, 6, 7]]), (2, 3, 3))
 
 
@@ -286,10 +281,8 @@ def test_shuffled_tokens_stand_elsewhere_in_every_clip_and_step_under_positions_
     )
     assert (first == again).all()
     assert (first[0] != first[1]).any() and (first != other).any((1, 2)).all()
-    for clip in (
-        *first,
-        *other,
-    ):  # nothing is lost, each position was added to the slot of its place
+    # Nothing is lost; each position was added to the slot of its place.
+    for clip in (*first, *other):
         np.testing.assert_allclose(sorted(clip[:, 0]), [0.0] * 18 + [*range(10, 19)], atol=1e-5)
 
 
@@ -312,22 +305,18 @@ def test_shuffling_warms_up_from_none_to_all():
     run = partial(loss2, stage, batch, teacher, shuffle_warmup=12, key=jax.random.key(0))
     losses = [float(run(**PAPER | {"step": step})[0]) for step in (0, 6, 12, 40)]
     assert losses[2] == losses[3] and abs(np.diff(losses[:3])).min() > 1e-4  # a part, then all
-    unshuffled = float(
-        run(**PAPER | {"shuffle_tokens": False, "step": 6})[0]
-    )  # then there is nothing to warm up
+    # Without shuffling there is nothing to warm up.
+    unshuffled = float(run(**PAPER | {"shuffle_tokens": False, "step": 6})[0])
     assert losses[0] == pytest.approx(unshuffled, abs=1e-6)
 
 
 def test_targets_stay_in_raster_order_however_tokens_are_shuffled(see_through):
-    """With nothing but positions to go by, the decoder meets targets that are those positions, at
-    distance zero."""
+    """With positions alone to go by, the decoder meets targets that are those positions."""
     stage, teacher = toy.stage2(global_loss=False), FixedTeacher(2)
     stage.local_decoder = see_through[1]
     norm = stage.encoder.temporal_ln
-    norm.scale[...], norm.bias[...] = (
-        jnp.full(16, -1.0),
-        jnp.zeros(16),
-    )  # scale is an offset from one: tokens are zero
+    # scale is an offset from one: tokens are zero.
+    norm.scale[...], norm.bias[...] = jnp.full(16, -1.0), jnp.zeros(16)
     positions = (
         stage.local_decoder.temporal_pos_emb[...][:, None]
         + stage.local_decoder.spatial_pos_emb[...]

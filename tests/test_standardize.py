@@ -1,4 +1,4 @@
-"""Any video becomes upright H.264 of a constant rate that shows the same course of time, or is refused."""
+"""Any video becomes upright H.264 of a constant rate, its course of time kept, or is refused."""
 
 import numpy as np
 import pytest
@@ -59,9 +59,8 @@ def test_a_variable_frame_rate_becomes_constant_and_keeps_the_course_of_time():
         and facts["duration"] == pytest.approx(1.7)
     )
     np.testing.assert_allclose(np.diff(decoded.times), 0.1, atol=1e-3)
-    squares = (decoded.frames[:, 24].min(axis=2) > 150).argmax(
-        axis=1
-    )  # left edge of the white square
+    # The left edge of the white square.
+    squares = (decoded.frames[:, 24].min(axis=2) > 150).argmax(axis=1)
     assert squares[[0, 3, 7, 8, 9, 15, 16]].tolist() == [0, 3, 3, 4, 5, 5, 6]
 
 

@@ -60,7 +60,7 @@ def newest(out: Path, identity: str = "", steps: int = 12) -> int:
         return record.step if record else 0
 
 
-# --- kills ------------------------------------------------------------------------------------------------------------
+# --- kills ---------------------------------------------------------------------------------------
 
 MOMENTS = ("first_step", "first_save", "before_checksums", "after_the_last")
 
@@ -108,7 +108,7 @@ def test_a_training_killed_at_any_moment_ends_with_the_same_bytes(finished, tmp_
         assert sorted(os.listdir(tmp_path / moment / "state")) == [".lock", "12", "8"]
 
 
-# --- a full disk ------------------------------------------------------------------------------------------------------
+# --- a full disk ---------------------------------------------------------------------------------
 
 
 def full():
@@ -158,7 +158,7 @@ def test_a_training_goes_on_when_a_full_disk_has_room_again(
     assert_like(tmp_path, finished, fit(tmp_path))
 
 
-# --- damage -----------------------------------------------------------------------------------------------------------
+# --- damage --------------------------------------------------------------------------------------
 
 
 def test_a_state_with_any_changed_file_is_named_and_the_one_before_it_is_used(
@@ -225,7 +225,7 @@ def test_states_of_another_identity_are_kept_aside_with_a_word(tmp_path, capsys)
     interrupted(tmp_path)
     before = (tmp_path / "state" / "8" / states.SUMS).read_bytes()
     old = tmp_path / "state.old"
-    for identity in ("other", "third"):  # of two old ones, the latest is kept
+    for identity in ("other", "third"):  # of two that do not fit, the later is kept
         capsys.readouterr()
         assert newest(tmp_path, identity) == 0
         assert said(capsys) == [
@@ -247,7 +247,7 @@ def test_a_state_beyond_the_steps_is_refused(finished):
         fit(finished[0], steps=10)
 
 
-# --- the log, the input, the numbers ----------------------------------------------------------------------------------
+# --- the log, the input, the numbers -------------------------------------------------------------
 
 
 def zeros(path: Path) -> None:

@@ -1,6 +1,4 @@
-"""Tasks: labels are checked first, heads answer, and every metric gets its interval; four tasks
-and one of tomorrow.
-"""
+"""Tasks: labels are checked first, heads answer, every metric gets its interval."""
 
 from functools import partial
 
@@ -15,7 +13,7 @@ from vplib.evaluate import features, heads, metrics, tasks
 RECIPE = dict(heads=2, epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.01)
 
 
-# --- labels ---------------------------------------------------------------------------------------
+# --- labels --------------------------------------------------------------------------------------
 
 
 def metas(*labels) -> list[dict]:
@@ -70,7 +68,7 @@ def test_clips_that_were_not_read_or_are_of_no_trained_class_are_left_out():
     assert test.values["x"].tolist() == [[0], [2]] and train.values["x"] is found[0].values["x"]
 
 
-# --- probes ---------------------------------------------------------------------------------------
+# --- probes --------------------------------------------------------------------------------------
 
 
 class Labelled:
@@ -128,9 +126,8 @@ def test_probes_of_every_task_on_every_encoder(corpus, tmp_path, monkeypatch):
         wanted, sources, encoders, reading=reading(tmp_path), seeds=range(2), **RECIPE
     )
     assert [*answers] == [(e, t) for e in encoders for t in wanted]
-    assert all(
-        source.read == 16 for source in sources.values()
-    )  # what is known, then the clip itself
+    # What is known of a clip, then the clip itself.
+    assert all(source.read == 16 for source in sources.values())
     sees, blind = answers["sees", "light"], answers["blind", "light"]
     assert sees.classes == ["bright", "dark"] and sees.outputs.shape == (2, 8, 2)
     assert sees.scores().all() and blind.scores().mean() == 0.5 == sees.chance()
@@ -221,7 +218,7 @@ def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
     assert np.isfinite(tasks.table(answers).query("task == 'signs'")["map"]).all()
 
 
-# --- without training -----------------------------------------------------------------------------
+# --- without training ----------------------------------------------------------------------------
 
 
 def retrieved(texts, clips) -> dict[str, tasks.Answers]:

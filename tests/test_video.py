@@ -23,7 +23,7 @@ needs_clips = pytest.mark.skipif(not odd_files, reason="the folder of real clips
 
 
 def moving_square(count=12, height=48, width=64):
-    """Four coloured quarters, so that every turn shows, and a white square that moves one pixel a frame."""
+    """Four coloured quarters, so that turns show; a white square moves one pixel a frame."""
     frames = np.zeros((count, height, width, 3), np.uint8)
     frames[:, : height // 2, : width // 2] = (200, 40, 40)
     frames[:, : height // 2, width // 2 :] = (40, 200, 40)
@@ -44,7 +44,7 @@ def make(
     last=None,
     prepare=lambda stream: None,
 ):
-    """A video file; `times` are the milliseconds at which frames are shown, 100 ms apart by default.
+    """A video file; `times` are the milliseconds at which frames are shown, by default 100 apart.
 
     The last one is on show for `last` milliseconds.
     """
@@ -85,7 +85,7 @@ def make_sound():
 
 
 def refusal(source, name="clip.mp4"):
-    """The message of the refusal, after checking that it is one sentence that begins with the file's name."""
+    """The message of the refusal, checked to be one sentence that begins with the file's name."""
     with pytest.raises(video.VideoError) as caught:
         video.decode(source, name=name)
     message = str(caught.value)
@@ -105,9 +105,8 @@ def test_encoding_gives_the_same_bytes_again_and_decoding_nearly_the_same_frames
     decoded = video.decode(data, name="clip")
     assert decoded.frames.shape == frames.shape and decoded.fps == 15
     np.testing.assert_allclose(decoded.times, np.arange(12) / 15, atol=1e-6)
-    assert (
-        np.abs(decoded.frames.astype(int) - frames).mean() < 6
-    )  # lossy, and colour at half resolution
+    # Encoding is lossy, and colour has half the resolution.
+    assert np.abs(decoded.frames.astype(int) - frames).mean() < 6
 
 
 def test_what_was_in_memory_before_does_not_change_the_bytes():
@@ -355,9 +354,8 @@ def test_uniform_indices_take_the_middle_of_equal_stretches_of_time():
 
 
 def test_uniform_indices_follow_time_where_frames_are_unevenly_spread():
-    times = np.array(
-        [0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9]
-    )  # five frames in half a second, then hardly any
+    # Five frames in half a second, then hardly any.
+    times = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 4.0, 7.9])
     assert video.uniform_indices(times, 4).tolist() == [4, 4, 5, 5]
 
 

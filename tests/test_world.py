@@ -1,4 +1,4 @@
-"""The procedural world: deterministic, true to its word, and free of shortcuts from single frames to motion."""
+"""The procedural world: deterministic, true to its word, no shortcuts from one frame to motion."""
 
 import json
 import re
@@ -22,7 +22,7 @@ MOVES = re.compile(
 
 
 def interval(trials: int, rate: float) -> tuple[float, float]:
-    """Bounds, as rates, that a binomial count leaves with probability 0.001 (normal approximation)."""
+    """Rates that a binomial count leaves with probability 0.001 (normal approximation)."""
     spread = 3.29 * np.sqrt(rate * (1 - rate) / trials) + 0.5 / trials
     return rate - spread, rate + spread
 
@@ -89,7 +89,7 @@ def test_boxes_match_pixels():
     assert checked > 20
 
 
-# --- anti-shortcut ----------------------------------------------------------------------------------------------------
+# --- anti-shortcut -------------------------------------------------------------------------------
 
 
 def ridge(x_train, y_train, x_test):
@@ -190,7 +190,7 @@ def test_the_true_displacement_tells_motion(motion):
     assert score > 0.8
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
+# --- text ----------------------------------------------------------------------------------------
 
 
 def said(text: str) -> set[str]:
@@ -224,9 +224,8 @@ def test_texts_are_as_wrong_as_declared(corpus):
     for index, (text, done) in enumerate(texts):
         assert bool(MOVES.search(text)) == done["mentions_motion"], text
         assert (done["describes"] != index) == done["misaligned"]
-        if not done[
-            "hallucinated"
-        ]:  # nothing but the clip it is about, so nothing of its own clip if that is another
+        # Only what is in the clip it is about, which need not be its own.
+        if not done["hallucinated"]:
             assert said(text) <= shown(corpora.scene(corpus, done["describes"])), text
         if done["off_topic"]:
             assert not said(text)

@@ -14,9 +14,8 @@ from vplib.method.stages import Stage1, Stage2
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
 from vplib.model.sizes import DecoderSizes, Sizes
 
-jax.config.update(
-    "jax_disable_most_optimizations", True
-)  # tests compile more than they compute: twice as fast
+# Tests compile more than they compute: this makes them twice as fast.
+jax.config.update("jax_disable_most_optimizations", True)
 
 SIZES = Sizes(
     size=12,

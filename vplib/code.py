@@ -1,7 +1,8 @@
 """What a computation depends on: digests of the definitions of `vplib` that it reaches.
 
-Syntax trees are compared, without comments, docstrings and layout, and definition by definition: a new function in a module,
-or another wording, changes no digest of what does not use it. Values of the configuration are recorded elsewhere.
+Syntax trees are compared, without comments, docstrings and layout, and definition by definition: a
+new function in a module, or another wording, changes no digest of what does not use it. Values of
+the configuration are recorded elsewhere.
 """
 
 import ast
@@ -14,13 +15,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-# How choices are checked and files written and shown changes no number; what was chosen is in config.yaml.
+# How choices are checked and files written and shown changes no number; what was chosen is in
+# config.yaml.
 NEUTRAL = {f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress", "rules")}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class _Module(NamedTuple):
-    """Top-level definitions by name, what imported names mean, and statements that run on import."""
+    """Top-level definitions by name, what imported names mean, and what runs on import."""
 
     definitions: dict[str, ast.AST]
     imports: dict[str, tuple[str, str | None]]  # name -> module, and the name in it
@@ -28,14 +30,14 @@ class _Module(NamedTuple):
 
 
 def of_notebook(path: Path) -> dict[str, str]:
-    """Digests, by module, of what a notebook's code reaches; its own code is the entry of its name."""
+    """Digests, by module, of what a notebook's code reaches; its own code has its own entry."""
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
     return {path.stem: _digest([ast.parse(source)])} | _reached(_parsed(source), path.stem)
 
 
 def of(*things: Callable) -> str:
-    """One digest of all that these functions and classes reach; those outside `vplib` count by their names."""
+    """One digest of all that these functions and classes reach; others count by name."""
     found, names = defaultdict(dict), []
     for thing in things:
         while isinstance(thing, partial):
@@ -154,7 +156,7 @@ def _digest(nodes: Iterable[ast.AST]) -> str:
 
 
 def _text(node: object) -> str:
-    """A tree as text that is the same under every Python; `ast.dump` names fields that older ones lack."""
+    """A tree as text, the same under every Python; `ast.dump` names fields that older ones lack."""
     if isinstance(node, list):
         return f"[{','.join(_text(item) for item in node if not _is_text(item))}]"
     if not isinstance(node, ast.AST):

@@ -1,6 +1,4 @@
-"""The environment of runs and benchmarks and, by the Makefile, of Lab and tests: threads, memory
-pages, flags.
-"""
+"""Threads, memory pages and flags of runs and benchmarks and, by the Makefile, of Lab and tests."""
 
 import contextlib
 import os

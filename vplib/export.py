@@ -1,5 +1,4 @@
-"""Weights as a model folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS
-FOLDER`.
+"""Weights as a folder of Hugging Face `transformers`: `python -m vplib.export WEIGHTS FOLDER`.
 
     VideoPrismVisionModel.from_pretrained(FOLDER)               a video encoder
     VideoPrismClipModel.from_pretrained(FOLDER)                 a video-text model
@@ -91,9 +90,8 @@ def _theirs(path: str, x: np.ndarray) -> np.ndarray:
     """One layer's array in their axes: matrices have outputs first."""
     if path.endswith("patch_projection/linear/kernel"):
         patch = round((len(x) / 3) ** 0.5)
-        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[
-            :, :, None
-        ]  # D C 1 row column
+        # D C 1 row column
+        return x.T.reshape(-1, patch, patch, 3).transpose(0, 3, 1, 2)[:, :, None]
     if path.endswith("post/w"):
         return x.reshape(len(x), -1)
     if path.endswith(("/w", "/kernel")):
@@ -128,8 +126,7 @@ def arrays(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def released(
     named: dict[str, np.ndarray], shapes: dict[str, tuple[int, ...]]
 ) -> dict[str, np.ndarray]:
-    """The inverse of `arrays`: what `transformers` names, under the released names, of the given
-    `shapes`."""
+    """The inverse of `arrays`: names of `transformers` to released ones, in `shapes`."""
     weights = {}
     for name, shape in shapes.items():
         path = name.removeprefix("params/")

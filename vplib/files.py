@@ -30,9 +30,10 @@ class FileError(OSError):
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turns what the system refuses while `path` is being written into a FileError; other errors pass.
+    """Turn what the system refuses while `path` is being written into a FileError; others pass.
 
-    Libraries that report such causes as a RuntimeError (ArrayRecord, TensorStore) are understood, too.
+    Libraries that report such causes as a RuntimeError (ArrayRecord, TensorStore) are understood,
+    too.
     """
     try:
         yield
@@ -89,10 +90,11 @@ def write(path: Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def locked(place: Path, *, doing: str) -> Iterator[None]:
-    """Hold the folder `place` while this process is `doing` something there; the system lets go when it dies.
+    """Hold the folder `place` while this process is `doing` something there.
 
-    A folder that HELD names is held already, by the runner that started this process. Raises
-    FileError at once, naming the holder, if another process holds it.
+    The system lets go when the process dies. A folder that HELD names is held already, by the
+    runner that started this process. Raises FileError at once, naming the holder, if another
+    process holds it.
     """
     if os.environ.get(HELD) == str(place):
         yield

@@ -1,6 +1,4 @@
-"""Classify videos with a classifier of 45_own_classifier: `python -m vplib.predict RUN_FOLDER
-VIDEO [VIDEO ...]`.
-"""
+"""Classify videos as 45_own_classifier learned: `python -m vplib.predict RUN_FOLDER VIDEO ...`."""
 
 import argparse
 import sys

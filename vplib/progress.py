@@ -1,5 +1,4 @@
-"""Live progress of a long loop: one line that is rewritten, in a terminal, in Lab and under the
-runner.
+"""Live progress of a long loop: one line, rewritten in a terminal, in Lab and under the runner.
 
 In a notebook the line is a Jupyter display with an id, so every update replaces the one before:
 Lab shows it as a bar, and the runner (`vplib.run`) prints its text to your terminal. Its last
@@ -18,10 +17,8 @@ from IPython import get_ipython
 from IPython.display import display
 
 DISPLAY_ID = "progress-"  # by this prefix the runner knows these displays
-DRAW_SECONDS, LOG_SECONDS = (
-    0.2,
-    30.0,
-)  # least time between two states of the line, on a screen and in a log file
+# Least time between two states of the line, on a screen and in a log file.
+DRAW_SECONDS, LOG_SECONDS = 0.2, 30.0
 _ids = count()
 
 

@@ -187,9 +187,8 @@ def bars(ax: Axes, table: pd.DataFrame, *, gain: pd.Series, hollow: tuple[str, .
                 ax.annotate(
                     text, (at, 0), (0, 2), color=MID if np.isnan(value) else DARK, **upright
                 )
-    for at, top, value in zip(
-        x, table.iloc[:, -2:].max(axis=1), gain, strict=True
-    ):  # x: where the last bars stand
+    # Here x is where the last bars stand.
+    for at, top, value in zip(x, table.iloc[:, -2:].max(axis=1), gain, strict=True):
         if not np.isnan(value):
             above = {"textcoords": "offset points", "ha": "center", "size": 5.5, "color": BLUE}
             ax.annotate(f"{value:+.1f}", (at, top), (0, 2), **above)

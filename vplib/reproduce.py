@@ -1,6 +1,4 @@
-"""`python -m vplib.reproduce`: one scale's pipeline through DVC, timed, compared with what is
-committed.
-"""
+"""`python -m vplib.reproduce`: a scale's pipeline through DVC, timed and compared."""
 
 import csv
 import json

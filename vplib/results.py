@@ -1,8 +1,8 @@
 """What runs read and write, each named in one place, and the headline table that is built from it.
 
-A run lives in `runs/<notebook>/<source>-<scale>-<ablation>-s<seed>/`. The reference run of a scale (no ablation, seed 0,
-the default tag) writes its figures and tables to `reports/`, every other to its own folder, so that a sweep or a trial
-overwrites no committed result.
+A run lives in `runs/<notebook>/<source>-<scale>-<ablation>-s<seed>/`. The reference run of a scale
+(no ablation, seed 0, the default tag) writes its figures and tables to `reports/`, every other to
+its own folder, so that a sweep or a trial overwrites no committed result.
 """
 
 import csv
@@ -22,12 +22,12 @@ KINDS = ("metrics", "timings")  # files of a run: what equal runs share, and wha
 
 
 def run(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path:
-    """The folder of the run of notebook `name` that this one builds on: same source, scale and seed."""
+    """The run folder of notebook `name` that this run builds on: same source, scale and seed."""
     return paths.OUT / cfg.runs / name / paths.tag(cfg.source, cfg.scale, ablation, cfg.seed)
 
 
 def weights(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path | str:
-    """What to load: `weights=` of the command line, a released name or an .npz file; else what notebook `name` trained."""
+    """What to load: `weights=` (a released name or a file), else what notebook `name` trained."""
     if not cfg.weights:
         return run(cfg, name, ablation=ablation) / "weights.npz"
     return paths.OUT / cfg.weights if cfg.weights.endswith(".npz") else cfg.weights
@@ -55,7 +55,7 @@ def reports(cfg: DictConfig) -> Path:
 
 
 def save(cfg: DictConfig, fig: Figure, slug: str, *, data: pd.DataFrame) -> None:
-    """Write a run's figure as `<notebook>-<slug>_<source>_<scale>`, with its data (see `figures.save`)."""
+    """Write a run's figure as `<notebook>-<slug>_<source>_<scale>`, with data (`figures.save`)."""
     name = f"{cfg.name}-{slug}_{cfg.source}_{cfg.scale}"
     figures.save(fig, name, data=data, place=reports(cfg))
 
@@ -63,8 +63,8 @@ def save(cfg: DictConfig, fig: Figure, slug: str, *, data: pd.DataFrame) -> None
 def record(cfg: DictConfig, rows: Iterable[dict], *, timing: bool = False) -> None:
     """Write a run's rows {name, value, low, high, unit} and build the headline table anew.
 
-    `low` and `high` are a 95% interval, or absent. They go to `metrics.json` (`dvc metrics diff` compares it between
-    commits) or, as `timing`, to `timings.json`, which equal runs do not share.
+    `low` and `high` are a 95% interval, or absent. They go to `metrics.json` (`dvc metrics diff`
+    compares it between commits) or, as `timing`, to `timings.json`, which equal runs do not share.
     """
     out = Path(cfg.out)
     write(out, rows, scale=cfg.scale, command=cfg.command, timing=timing)

@@ -1,6 +1,4 @@
-"""What every key of the configuration accepts: its words or its range, checked before anything
-starts.
-"""
+"""What every key of the configuration accepts, checked before anything starts."""
 
 import math
 import re
@@ -92,10 +90,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("probe.shots eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
-OPEN = (
-    "data.corpora",
-    "data.tasks",
-)  # sections whose keys are names of yours; given as {name: ...}
+# Sections whose keys are names of yours; given as {name: ...}.
+OPEN = ("data.corpora", "data.tasks")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),

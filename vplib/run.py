@@ -296,9 +296,8 @@ def main() -> None:
         if len(runs) > 1 and args.print:
             raise RunError(f"--print takes one run, given {len(runs)}")
         for overrides in runs:
-            config.load(
-                args.name, overrides
-            )  # so that every choice is checked before the first run starts
+            # Every choice is checked before the first run starts.
+            config.load(args.name, overrides)
         for overrides in runs:
             run_inline(args.name, overrides) if args.inline else run(
                 args.name, overrides, publish=args.print

@@ -1,3 +1,5 @@
-"""Videos and texts to batches: read video (files to frames), standardize (one kind of file), sources (folders and archives), shards,
-text, then pipeline (Grain).
+"""Videos and texts to batches.
+
+Read video (files to frames), container (what a file says of itself), standardize (one kind of
+file), sources (folders and archives), shards (random access), text (tokens), then pipeline (Grain).
 """

@@ -24,8 +24,8 @@ class ClipSource:
     """Decoded, tokenised clips of one corpus by index.
 
     `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
-    decoded. Up to `memory` bytes of decoded frames are kept; of a long clip only the frames that are
-    picked are ever decoded (video.LazyFrames).
+    decoded. Up to `memory` bytes of decoded frames are kept; of a long clip only the frames that
+    are picked are ever decoded (video.LazyFrames).
     """
 
     def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
@@ -69,7 +69,10 @@ class ClipSource:
 def crop(
     frames: UInt8[np.ndarray, "T H W 3"], size: int, rng: np.random.Generator | None = None
 ) -> UInt8[np.ndarray, "T S S 3"]:
-    """The same square in every frame: random with `rng`, else central. Smaller videos are repeated at their border."""
+    """The same square in every frame: random with `rng`, else central.
+
+    Smaller videos are repeated at their border.
+    """
     short = min(frames.shape[1:3])
     if short < size:
         pad = [
@@ -170,9 +173,8 @@ def stream(
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
     iterator = iter(dataset)
     alive = weakref.ref(iterator)
-    atexit.register(
-        lambda: alive() and alive().close()
-    )  # later, Grain fails noisily in what Python has taken apart
+    # Later, Grain fails noisily in what Python has taken apart.
+    atexit.register(lambda: alive() and alive().close())
     return iterator
 
 

@@ -221,7 +221,7 @@ def _remove_outdated(folder: Path, name: str, keep: set[str]):
     """Removes the manifest and what a killed process or a corpus of another size left."""
     shard = rf"{re.escape(name)}-\d+-of-\d+\.(array_record|json)"
     with files.explained(folder):
-        # An old manifest must not describe what is being written.
+        # A manifest of other shards must not describe what is being written.
         (folder / "manifest.json").unlink(missing_ok=True)
         for path in folder.iterdir():
             temporary = re.fullmatch(rf"\.?{shard}\.(.+\.)?tmp", path.name)

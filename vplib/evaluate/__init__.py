@@ -1,3 +1,4 @@
-"""What a frozen model knows: read features, heads and metrics, then tasks, which joins them, then
-classify.
+"""What a frozen model knows.
+
+Read features, heads and metrics, then tasks, which joins them, then classify.
 """

@@ -1,6 +1,4 @@
-"""A classifier of one's own videos on a frozen encoder: draw shots, train probes, merge, save,
-open, classify.
-"""
+"""Your own classifier on a frozen encoder: draw shots, train probes, merge, save, restore, use."""
 
 import json
 from collections.abc import Callable, Sequence

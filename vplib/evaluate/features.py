@@ -1,6 +1,4 @@
-"""What a frozen model makes of videos and texts: features of a whole corpus, a batch of clips at a
-time.
-"""
+"""Features of a whole corpus, videos and texts, by a frozen model, a batch of clips at a time."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -122,7 +120,7 @@ def metadata(source: Originals) -> list[dict | None]:
     return known
 
 
-# --- encoders -------------------------------------------------------------------------------------
+# --- encoders ------------------------------------------------------------------------------------
 
 
 def encoder_of(model: VideoEncoder | VideoText | VideoClassifier) -> VideoEncoder:
@@ -151,7 +149,7 @@ def embeddings_of(model: VideoText) -> Callable:
     return jax.jit(lambda video: model.encode_video(pixels(video)))
 
 
-# --- texts ----------------------------------------------------------------------------------------
+# --- texts ---------------------------------------------------------------------------------------
 
 
 def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:

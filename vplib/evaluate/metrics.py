@@ -61,11 +61,8 @@ def bootstrap(
         columns = rng.integers(clips, size=clips)
         drawn[i] = measure(rng.integers(repeats, size=repeats), columns)
     low, high = np.percentile(drawn, [2.5, 97.5])
-    return (
-        value,
-        min(float(low), value),
-        max(float(high), value),
-    )  # equal scores: rounding must not turn them about
+    # Where all scores are equal, rounding must not put a bound on the wrong side of the value.
+    return value, min(float(low), value), max(float(high), value)
 
 
 def confusion(

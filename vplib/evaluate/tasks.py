@@ -1,5 +1,4 @@
-"""Evaluation tasks: what is asked of the clips of two corpora, how it is learned on frozen
-features, how it is scored.
+"""Evaluation tasks: what is asked of clips, how frozen features answer it, how that is scored.
 
 A task says how labels become targets, how a head is trained, what it outputs and by which metrics
 that is judged; `TASKS` names them for `data.tasks.<name>.kind`. Seeds, intervals, tables and
@@ -86,7 +85,7 @@ class Answers:
         return float(chance(self.outputs[0], self.targets))
 
 
-# --- the tasks ------------------------------------------------------------------------------------
+# --- the tasks -----------------------------------------------------------------------------------
 
 
 def class_numbers(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +120,7 @@ TASKS = {
 }
 
 
-# --- labels: all are checked before the first clip is encoded -------------------------------------
+# --- labels: all are checked before the first clip is encoded ------------------------------------
 
 
 def labels(metas: Sequence[dict | None], key: str, *, name: str) -> list:
@@ -224,7 +223,7 @@ def usable(
     return classes, *parts
 
 
-# --- heads and answers ----------------------------------------------------------------------------
+# --- heads and answers ---------------------------------------------------------------------------
 
 
 def probe(
@@ -285,7 +284,7 @@ def answer(
     return Answers(task, outputs, targets, classes)
 
 
-# --- numbers --------------------------------------------------------------------------------------
+# --- numbers -------------------------------------------------------------------------------------
 
 
 def row(

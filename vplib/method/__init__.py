@@ -1,2 +1,4 @@
-"""The method, in one evening: read stages first (both stages, from a batch to the loss), then
-masking and losses."""
+"""The method, in one evening.
+
+Read stages first (both stages, from a batch to the loss), then masking and losses.
+"""

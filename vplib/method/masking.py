@@ -1,5 +1,4 @@
-"""Which tokens the student sees, and token shuffling: exact counts, explicit keys, no Python-side
-randomness."""
+"""Which tokens the student sees, and token shuffling: exact counts, explicit keys."""
 
 import jax
 import jax.numpy as jnp
@@ -39,12 +38,13 @@ def block_order(key: Array, batch: int, grid: int, blocks: int = 12) -> Float[Ar
     top = jnp.floor(jax.random.uniform(k_top, shape) * (grid - height + 1))
     left = jnp.floor(jax.random.uniform(k_left, shape) * (grid - width + 1))
     row, column = jnp.divmod(jnp.arange(grid * grid), grid)
+    # B blocks N
     inside = (
         (row >= top[..., None])
         & (row < (top + height)[..., None])
         & (column >= left[..., None])
         & (column < (left + width)[..., None])
-    )  # B blocks N
+    )
     first = jnp.where(inside.any(1), inside.argmax(1), blocks)
     return first + jax.random.uniform(k_noise, first.shape)
 
@@ -101,8 +101,7 @@ def draw_mask(
 def raster_orders(
     visible: Int[Array, "B T V"], tokens: int
 ) -> tuple[Int[Array, "B S"], Int[Array, "B S"]]:
-    """The permutation that puts [visible tokens, mask tokens] back to raster order, and its
-    inverse."""
+    """The permutation of [visible tokens, mask tokens] back to raster order, and its inverse."""
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
     place = (visible + frame).reshape(b, -1)  # raster index of each visible token

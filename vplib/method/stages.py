@@ -1,5 +1,4 @@
-"""The method on two pages: stage 1 (video-text contrastive) and stage 2 (masked distillation with
-token shuffling).
+"""Stage 1 (video-text contrastive) and stage 2 (masked distillation with token shuffling).
 
 Source: VideoPrism (arXiv:2402.13217) section 2.3, Algorithm 1 and Table 11. What the paper leaves
 open is marked "our choice".
@@ -108,8 +107,7 @@ class LocalDecoder(nnx.Module):
 
 
 class GlobalDecoder(nnx.Module):
-    """Predicts the teacher's global embedding from visible tokens alone: no shuffle, no
-    positions."""
+    """Predicts the teacher's global embedding from visible tokens: no shuffle, no positions."""
 
     def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
         decoder = sizes.decoder

@@ -1,5 +1,4 @@
-"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections and
-heads.
+"""Softmax attention: plain, in pieces, or by a kernel that never holds all logits; projections.
 
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.
 """
@@ -20,8 +19,7 @@ LOGITS = 2**24  # bytes of attention logits that one sequence may hold at a time
 
 
 def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
-    """LeCun-normal values: zero mean, variance 1 / fan_in (truncated at two standard
-    deviations)."""
+    """LeCun-normal values: zero mean, variance 1 / fan_in, truncated at two deviations."""
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
@@ -139,9 +137,8 @@ def _tokamax(q, k, v, cap):
     the package, ValueError for another GPU than Hopper or data-centre Blackwell and for float32.
     """
     tokamax = _import_tokamax()
-    flat = [
-        jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)
-    ]  # tokens before heads
+    # Tokens before heads.
+    flat = [jnp.swapaxes(x.reshape(-1, *x.shape[-3:]), 1, 2) for x in (q, k, v)]
     kind = "xla" if jax.default_backend() == "cpu" else "mosaic"
     try:
         y = tokamax.dot_product_attention(
@@ -170,15 +167,12 @@ def _on_each_device(kernel: Callable) -> Callable:
     return call
 
 
-KERNELS = {
-    "splash": _on_each_device(_splash),
-    "tokamax": _on_each_device(_tokamax),
-}  # values of hardware.attention, beside plain
+# Values of hardware.attention, beside plain.
+KERNELS = {"splash": _on_each_device(_splash), "tokamax": _on_each_device(_tokamax)}
 
 
 class HeadProjection(nnx.Module):
-    """One projection between a width and K heads, in the released layout: w (D, K, H), b (K, H) or
-    (D,)."""
+    """One projection between a width and K heads, as released: w (D, K, H), b (K, H) or (D,)."""
 
     def __init__(self, width: int, heads: int, size: int, *, out: bool = False, rngs: nnx.Rngs):
         self.w = nnx.Param(
@@ -188,8 +182,7 @@ class HeadProjection(nnx.Module):
 
 
 class PerDimScale(nnx.Module):
-    """Learnable query scale, one a head dimension: softplus(w) / softplus(0), times 1 / sqrt(head
-    size)."""
+    """Learnable query scale, one a head dimension: softplus(w) / softplus(0) / sqrt(head size)."""
 
     def __init__(self, size: int):
         self.per_dim_scale = nnx.Param(jnp.zeros(size))

@@ -1,6 +1,8 @@
-"""Weights as flat `.npz` files in the released layout: '/'-joined paths under `params/`, scanned layers on axis 0.
+"""Weights as flat `.npz` files in the released layout.
 
-`load(name)` makes the model of a released name or a file; `assign` sets the parameters of a model that exists.
+Names are '/'-joined paths under `params/`; scanned layers lie on axis 0.
+`load(name)` makes the model of a released name or a file; `assign` sets the parameters of a model
+that exists.
 """
 
 import hashlib
@@ -28,7 +30,10 @@ PACKED = 16  # times its own size is the most that a file of weights unpacks to
 
 
 class Released(NamedTuple):
-    """A model of the official code: its sizes are those of `conf/model/<sizes>.yaml`; no repository: no weights."""
+    """A model of the official code, of the sizes in `conf/model/<sizes>.yaml`.
+
+    Without a repository it has no public weights.
+    """
 
     sizes: str
     parameters: int
@@ -36,7 +41,8 @@ class Released(NamedTuple):
     file: str | None = None
 
 
-# Official configuration names. Source: google-deepmind/videoprism, models.py; parameters as its README rounds them.
+# Official configuration names. Source: google-deepmind/videoprism, models.py; parameters as its
+# README rounds them.
 RELEASED = {
     "videoprism_public_v1_base": Released(
         "base", 114_365_184, "google/videoprism-base-f16r288", "flax_base_f16r288_repeated.npz"
@@ -66,7 +72,7 @@ class CheckpointError(ValueError):
 
 
 def flatten(model: nnx.Module) -> dict[str, np.ndarray]:
-    """Name -> array of every parameter; names are the attribute path, so the module tree is the checkpoint's layout."""
+    """Name -> array of every parameter; names are attribute paths, so modules are the layout."""
     flat = nnx.to_flat_state(nnx.state(model, nnx.Param))
     return {"params/" + "/".join(map(str, path)): _whole(value[...]) for path, value in flat}
 
@@ -190,7 +196,7 @@ def _headers(archive: zipfile.ZipFile, path: Path) -> None:
 
 
 def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape and type of the .npy array that begins here, and where its values begin. Reads 10 kB at most."""
+    """Shape and type of the .npy array that begins here, and where its values do; reads 10 kB."""
     start = file.read(12)
     if start[:6] != b"\x93NUMPY" or start[6] not in (1, 2):
         raise ValueError("an array has no header")
@@ -228,10 +234,11 @@ def digest(weights: dict[str, np.ndarray]) -> str:
 def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     """The model of a released name or of a weights file, with its weights.
 
-    `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face repository
-    (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout, ours or theirs: kind and sizes
-    come from the arrays. A released file is fetched once and kept in the cache of huggingface_hub (HF_HOME);
-    HF_HUB_OFFLINE=1 forbids fetching. Raises CheckpointError: unknown name, no network, unreadable or another file.
+    `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face
+    repository (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout,
+    ours or theirs: kind and sizes come from the arrays. A released file is fetched once and kept in
+    the cache of huggingface_hub (HF_HOME); HF_HUB_OFFLINE=1 forbids fetching. Raises
+    CheckpointError: unknown name, no network, unreadable or another file.
     """
     names = {value.repository or key: key for key, value in RELEASED.items()} | {
         key: key for key in RELEASED
@@ -269,10 +276,8 @@ def _fetch(released: Released, name: str) -> str:
         raise CheckpointError(
             f"{name} has no public weights: only its sizes are released (conf/model/{released.sizes}.yaml)"
         )
-    from huggingface_hub import (
-        constants,
-        hf_hub_download,
-    )  # here: takes a second, and only this function needs it
+    # Imported here: it takes a second, and only this function needs it.
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     try:
@@ -294,15 +299,16 @@ def _fetch(released: Released, name: str) -> str:
 
 
 def sizes_of(released: Released) -> Sizes:
-    """The sizes of a released model: a video encoder, or a video-text model (LvT) with the released vocabulary."""
+    """The sizes of a released model: a video encoder, or a video-text model and its vocabulary."""
     file = paths.CONF / "model" / f"{released.sizes}.yaml"
     pieces = VOCABULARY if released.sizes.startswith("lvt") else 0
     return Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")), vocabulary=pieces)
 
 
 def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes:
-    """The sizes of the model that the arrays are of: `vocabulary` says that it has a text encoder, `classes` that it is a
-    classifier. Raises CheckpointError when an array that says a size is missing or empty.
+    """The sizes of the model that the arrays are of: `vocabulary` says that it has a text encoder,
+    `classes` that it is a classifier. Raises CheckpointError when an array that says a size is
+    missing or empty.
     """
 
     def refuse(why: str) -> CheckpointError:
@@ -373,8 +379,8 @@ def build(
 ) -> VideoEncoder | VideoText | VideoClassifier:
     """The model that the arrays are of, with them as its parameters.
 
-    Names, shapes and kinds of number are compared completely first: CheckpointError names what is missing, left over,
-    of another shape or no float.
+    Names, shapes and kinds of number are compared completely first: CheckpointError names what is
+    missing, left over, of another shape or no float.
     """
     found = infer(weights, name=name)
     stray = sorted(
@@ -393,7 +399,7 @@ def build(
 
 
 def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
-    """A model of these sizes (as `infer` gives them) whose parameters are shapes: nothing is initialised."""
+    """A model of these sizes (as `infer` gives them) whose parameters are mere shapes."""
     kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
     return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
@@ -407,8 +413,9 @@ def assign(
 ) -> None:
     """Set every parameter of `model` from `weights[prefix/...]`, in place.
 
-    `prefix` picks a part, e.g. `params/vision_encoder`. Names and shapes are compared completely before anything is
-    set. Raises CheckpointError naming what is missing, left over or of another shape.
+    `prefix` picks a part, e.g. `params/vision_encoder`. Names and shapes are compared completely
+    before anything is set. Raises CheckpointError naming what is missing, left over or of another
+    shape.
     """
     flat = dict(nnx.to_flat_state(nnx.state(model, nnx.Param)))
     want = {"/".join(map(str, path)): path for path in flat}

@@ -65,8 +65,7 @@ class Transformer(nnx.Module):
 
 
 def _padding(keep: Bool[Array, "*A N"] | None) -> tuple[Array | None, Array | None]:
-    """The attention mask in which tokens that are not kept are no keys, and `keep` itself, for the
-    MLPs."""
+    """The attention mask in which only kept tokens are keys, and `keep` itself, for the MLPs."""
     return (None, None) if keep is None else (keep[..., None, None, :], keep)
 
 
@@ -149,9 +148,8 @@ class VideoEncoder(nnx.Module):
         rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
         space, time = self.positions(t, rows, columns, crop=crop)
         place = None if visible is None else by_frame(visible, t)
-        if (
-            place is not None
-        ):  # raw pixels, which need no gradient: the backward pass is spared, too
+        # Raw pixels are picked, which need no gradient: the backward pass is spared, too.
+        if place is not None:
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
         x = self.patch_projection(x)
         x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
@@ -307,8 +305,7 @@ class VideoText(nnx.Module):
 
 
 class VideoClassifier(nnx.Module):
-    """Video encoder, attention pooler of the model's width, linear layer; under the released
-    names."""
+    """Video encoder, attention pooler of the model's width, linear layer; as released."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         self.encoder = VideoEncoder(sizes, rngs=rngs)

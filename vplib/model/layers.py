@@ -1,5 +1,4 @@
-"""Transformer layers as released: offset LayerNorm, capped attention, pre-LN blocks scanned over
-depth, attention pooling.
+"""Layers as released: offset LayerNorm, capped attention, scanned pre-LN blocks, pooling.
 
 Attribute names equal the released checkpoint's path parts, so a flattened module is its checkpoint.
 Source of every detail without another: google-deepmind/videoprism, videoprism/layers.py.

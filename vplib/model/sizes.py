@@ -1,5 +1,4 @@
-"""The sizes of a model: what a file of `conf/model` says, and what the arrays of a weights file
-show."""
+"""The sizes of a model: what a file of `conf/model` says, or the arrays of a weights file show."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -1,3 +1,4 @@
-"""The training loop, for any loss: read loop (log, stop), states (what is saved), then optimiser
-and sharding.
+"""The training loop, for any loss.
+
+Read loop (log, stop), states (what is saved), then optimiser and sharding.
 """

@@ -1,6 +1,4 @@
-"""One training loop for every stage: `fit(loss_fn, ...)` resumes, logs, shows progress and stops on
-the first non-finite value.
-"""
+"""The training loop of every stage: `fit` resumes, logs, shows progress, stops at NaN or inf."""
 
 import csv
 import hashlib
@@ -32,11 +30,12 @@ class TrainingError(RuntimeError):
 
 
 def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
-    """A digest of all that decides a training's result: configuration, the shards' manifests, and code.
+    """A digest of all that decides a training's result: configuration, shards' manifests, code.
 
-    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its last line break counts
-    as it is (the digest of weights that the training begins with). Of the code, what `fit` and the functions and classes
-    `used` reach counts, without comments and docstrings.
+    `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its
+    last line break counts as it is (the digest of weights that the training begins with). Of the
+    code, what `fit` and the functions and classes `used` reach counts, without comments and
+    docstrings.
     """
     text, _, rest = config.rpartition("\n")
     values = yaml.safe_load(text) or {}
@@ -121,9 +120,8 @@ def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree,
     the way back to a model.
     """
     graph, params, rest = nnx.split(model, nnx.Param, ...)
-    params = jax.device_put(
-        params, sharding.fsdp(mesh, params), may_alias=False
-    )  # updates are in place: not the caller's
+    # Updates are in place, so the arrays must not be the caller's.
+    params = jax.device_put(params, sharding.fsdp(mesh, params), may_alias=False)
     opt_state = jax.jit(tx.init)(params)
     opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
     kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt_state), None
@@ -143,9 +141,8 @@ def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree,
         params = optax.apply_updates(params, updates)
         return params, opt_state, {"loss": value, **numbers, "grad_norm": norm}
 
-    update = jax.jit(
-        update, donate_argnums=(0, 1), out_shardings=kept
-    )  # where they lie is ours to say, not XLA's
+    # Where the results lie is ours to say, not XLA's.
+    update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)
 
     def step_of(arrays, batch, step):
         with jax.set_mesh(mesh):  # for attention kernels, which XLA cannot split by itself
@@ -178,15 +175,13 @@ def _train(
     for step in steps:
         before = time.perf_counter()
         batch = sharding.to_mesh(mesh, next(batches))
-        if (
-            not pending or pending[-1]["loss"].is_ready()
-        ):  # else the device was still at work: nothing was lost
+        # Where the last loss is not ready, the device was still at work and lost no time.
+        if not pending or pending[-1]["loss"].is_ready():
             waited += time.perf_counter() - before
         arrays, numbers = update(arrays, batch, step)
         pending.append(numbers)
-        if (
-            len(pending) >= 2
-        ):  # wait for the step before this one: keeps one step in flight, no more
+        # Waiting for the step before this one keeps one step in flight, no more.
+        if len(pending) >= 2:
             jax.block_until_ready(pending[-2])
     rows = {k: np.array([float(p[k]) for p in pending if k in p]) for k in pending[-1]}
     return arrays, rows, waited

@@ -1,6 +1,4 @@
-"""One mesh, one rule: data is split over the batch, parameters over their largest divisible axis
-(FSDP).
-"""
+"""One mesh: data split over the batch, parameters over their largest divisible axis (FSDP)."""
 
 import os
 

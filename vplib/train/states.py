@@ -1,6 +1,4 @@
-"""Training states on disk: a step's folder appears whole, with a checksum of every file in it, or
-not at all.
-"""
+"""Training states on disk: a step's folder appears whole, with checksums, or not at all."""
 
 import contextlib
 import hashlib

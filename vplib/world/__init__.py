@@ -1,1 +1,4 @@
-"""The embedded world, a procedural corpus whose truth is known: read corpora, then scenes, drawing and captions."""
+"""The embedded world, a procedural corpus whose truth is known.
+
+Read corpora, then scenes, drawing and captions.
+"""

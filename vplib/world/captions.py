@@ -1,6 +1,6 @@
-"""Words for the procedural world: captions, the ways text is harvested on the web, class prompts, questions.
+"""Words for the procedural world: captions, harvested text, class prompts, questions.
 
-Everything takes a `vplib.scenes.Scene`; nothing here draws or moves.
+Everything takes a `vplib.world.scenes.Scene`; nothing here draws or moves.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ _OFF_TOPIC = (
 )
 
 
-# --- accurate captions ------------------------------------------------------------------------------------------------
+# --- accurate captions ---------------------------------------------------------------------------
 
 
 def _noun(
@@ -111,13 +111,12 @@ def _noun(
     texture: float = 1.0,
     colour: float = 1.0,
 ) -> str:
-    """'large striped red star': the shape always, the rest with the given probabilities (medium and plain never).
+    """'large striped red star': the shape always, the rest with the given probabilities.
 
-    Without a generator: everything there is to say.
+    Medium size and plain texture are never said. Without a generator: everything there is to say.
     """
-    said = (
-        (1.0, 1.0, 1.0) if rng is None else (1 - rng.random(3))
-    )  # in (0, 1]: probability 0 never speaks
+    # Draws are in (0, 1]: what has probability 0 is never said.
+    said = (1.0, 1.0, 1.0) if rng is None else (1 - rng.random(3))
     words = [
         thing.size if thing.size in ("small", "large") and (rng is None or said[0] <= size) else "",
         thing.texture if thing.texture != "plain" and (rng is None or said[1] <= texture) else "",
@@ -176,7 +175,7 @@ def describe(
     place: float = _SAYS_PLACE,
     **said: float,
 ) -> str:
-    """One accurate sentence; with `motion`, what every object and the camera do. `said`: as `_noun`."""
+    """One accurate sentence; with `motion`, what objects and camera do. `said`: as `_noun`."""
     where = _where(scene, rng, place)
     if motion:
         clause, camera = _clause(scene, rng, **said), _CAMERA[scene.camera][rng.integers(2)]
@@ -223,11 +222,11 @@ def references(scene: Scene) -> list[str]:
     return list(found)
 
 
-# --- how text is harvested --------------------------------------------------------------------------------------------
+# --- how text is harvested -----------------------------------------------------------------------
 
 
 def hallucinate(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one wrong attribute: shape, colour or texture of one object, or the background."""
+    """The scene with one thing wrong: shape, colour or texture of an object, or the background."""
     which = int(rng.integers(len(scene.objects)))
     field = str(rng.choice(("shape", "colour", "texture", "background")))
     if field == "texture":  # plain would go unsaid
@@ -279,7 +278,7 @@ def _image_caption(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
 
 
 def _alt_text(scene: Scene, rng: np.random.Generator, motion: bool) -> str:
-    """Names the thing, and seldom more: it is from here that an encoder can learn shapes first (LOG.md)."""
+    """Names the thing, seldom more: from here an encoder learns shapes first (LOG.md)."""
     things = [_noun(thing, rng, 0.1, 0.2, colour=0.3) for thing in scene.objects]
     where = _where(scene, rng, 0.3)
     place = [scene.background] if where else []
@@ -354,13 +353,16 @@ _WRITERS = {
 def write(
     source: str, scene: Scene, rng: np.random.Generator, *, motion: bool, off_topic: bool
 ) -> str:
-    """The text a `source` (manual, metadata, speech, image caption, model, alt text) would give this scene."""
+    """The text that a source would give this scene.
+
+    `source`: manual, metadata, speech, image caption, model or alt text.
+    """
     if off_topic:
         return " | ".join(_off_topic(rng, int(rng.integers(2, 4))))
     return _WRITERS[source](scene, rng, motion)
 
 
-# --- zero-shot prompts and questions ----------------------------------------------------------------------------------
+# --- zero-shot prompts and questions -------------------------------------------------------------
 
 
 _EXAMPLES = tuple(f"{colour} {shape}" for colour, shape in zip(COLOURS, SHAPES, strict=True))
@@ -394,10 +396,11 @@ def lexicon() -> tuple[set[str], set[str]]:
 
 
 def prompts(kind: str, value: str) -> list[str]:
-    """Sentences to embed and average for zero-shot classification, in the words of the training captions.
+    """Sentences to embed and average for zero-shot classification, in words of training captions.
 
-    `kind`: object ("star"), colour ("red"), colour object ("red star"), background, motion or interaction. What the
-    class leaves open (a star has some colour) varies over the sentences, as it does in training.
+    `kind`: object ("star"), colour ("red"), colour object ("red star"), background, motion or
+    interaction. What the class leaves open (a star has some colour) varies over the sentences, as
+    it does in training.
     """
     if kind == "interaction":
         pairs = zip(_EXAMPLES, _EXAMPLES[1:], strict=False)
@@ -421,7 +424,7 @@ def prompts(kind: str, value: str) -> list[str]:
 
 
 def questions(scene: Scene, starts: np.ndarray) -> list[dict]:
-    """Questions with one-phrase answers. `starts`: x, y of every object in the first frame, frame sides."""
+    """Questions with one-phrase answers. `starts`: x, y of every object at first, frame sides."""
     things = scene.objects
     asked = [
         ("how many objects are there?", _NUMBERS[len(things)], "count"),

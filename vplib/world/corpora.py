@@ -1,7 +1,8 @@
-"""A procedural video world whose truth is known: clip i of corpus c is a pure function of (seed, c, i).
+"""A procedural video world of known truth: clip i of corpus c is a pure function of (seed, c, i).
 
-Pretraining corpora differ in how their *text* was harvested, as the paper's do (VideoPrism, arXiv:2402.13217, Table 1);
-evaluation families differ in which *scenes* they hold (`vplib.world.scenes`).
+Pretraining corpora differ in how their *text* was harvested, as the paper's do (VideoPrism,
+arXiv:2402.13217, Table 1); evaluation families differ in which *scenes* they hold
+(`vplib.world.scenes`).
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from vplib.world.scenes import EVALS, Scene, balanced, generator, poses
 
 @dataclass(frozen=True)
 class Corpus:
-    """A pretraining corpus: what it stands for, and how its text comes about (rates are probabilities a clip)."""
+    """A pretraining corpus: what it stands for, how its text comes about (probabilities a clip)."""
 
     stands_for: str
     text_source: str
@@ -48,7 +49,7 @@ CORPORA = {
 
 
 def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
-    """`corpus`: one of CORPORA, or an evaluation family of EVALS with its part, such as "motion/train".
+    """`corpus`: one of CORPORA, or a family of EVALS with its part, such as "motion/train".
 
     Parts are disjoint because the whole name seeds the draw. Raises ValueError for an unknown name.
     """
@@ -66,7 +67,7 @@ def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
     raise ValueError(f"unknown corpus {corpus!r}: choose one of {known}")
 
 
-# --- pixels, truth, text ----------------------------------------------------------------------------------------------
+# --- pixels, truth, text -------------------------------------------------------------------------
 
 
 def render(
@@ -89,7 +90,7 @@ def render(
 
 
 def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
-    """Everything there is to know about a clip, ready for JSON; boxes x0, y0, x1, y1 in [0, 1], times in seconds."""
+    """All that is true of a clip, for JSON; boxes x0, y0, x1, y1 in [0, 1], times in seconds."""
     seconds, length = np.arange(frames) / fps, frames / fps
     pose = poses(scene, seconds)
     main = scene.objects[scene.target]
@@ -140,7 +141,7 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
 
 
 def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
-    """The text that comes with a clip, and what is wrong with it: the key `text_truth` of a clip's truth."""
+    """The text of a clip, and what is wrong with it: the key `text_truth` of a clip's truth."""
     described, rng = index, generator(seed, f"{corpus}/text", index)
     if corpus not in CORPORA:
         subject = scene(corpus, index, seed=seed)
@@ -206,7 +207,7 @@ def _code() -> str:
 
 @dataclass(frozen=True)
 class WorldSource:
-    """A corpus as a source of encoded clips, for `vplib.shards.write`; with `unlike`, clips whose captions all differ."""
+    """A corpus as a source for `data.shards.write`; `unlike`: clips whose captions all differ."""
 
     corpus: str
     count: int

@@ -1,7 +1,7 @@
-"""From poses to pixels: sprites and backgrounds of the procedural world, antialiased, on a frame that wraps around.
+"""From poses to pixels: sprites and backgrounds, antialiased, on a frame that wraps around.
 
-Each shape is one polygon. Its signed distance is tabulated once on a fine grid; a sprite at any position, angle and
-size is then a look-up, which is why a clip takes milliseconds.
+Each shape is one polygon. Its signed distance is tabulated once on a fine grid; a sprite at any
+position, angle and size is then a look-up, which is why a clip takes milliseconds.
 """
 
 from functools import lru_cache
@@ -27,7 +27,7 @@ def _circle(radius: float, start: float, stop: float, points: int = 24) -> np.nd
 
 
 def _polygons() -> dict[str, np.ndarray]:
-    """Corner points of every shape, y downwards, centred so that rotation turns the sprite about its middle."""
+    """Corner points of every shape, y downwards, centred where rotation turns the sprite."""
     tips = np.arange(10) / 10 * _TAU - _TAU / 4
     star = (
         np.stack([np.cos(tips), np.sin(tips)], 1) * np.where(np.arange(10) % 2, 0.46, 1.12)[:, None]
@@ -114,23 +114,23 @@ def draw(
     half = 0.5 * side * size  # T 1 1, pixels
     reach = float(half.max()) * np.hypot(*POLYGONS[shape].T).max() + 1
     span = np.arange(-int(reach) - 1, int(reach) + 2)
+    # T 1 w, T w 1
     column, row = (
         np.floor(x * side).astype(int) + span,
         np.floor(y * side).astype(int) + span[:, None],
-    )  # T 1 w, T w 1
+    )
     u, v = (column + 0.5 - x * side) / half, (row + 0.5 - y * side) / half
     cos, sin = (
         np.cos(angle) * (_GRID - 1) / (2 * _REACH),
         np.sin(angle) * (_GRID - 1) / (2 * _REACH),
     )
     middle = (_GRID - 1) / 2 + 0.5
-    local_x, local_y = (
-        u * cos + v * sin + middle,
-        v * cos - u * sin + middle,
-    )  # into the sprite's own, unrotated axes
+    # Into the sprite's own, unrotated axes.
+    local_x, local_y = u * cos + v * sin + middle, v * cos - u * sin + middle
+    # T w w
     cell = local_y.clip(0, _GRID - 1).astype(np.int32) * _GRID + local_x.clip(0, _GRID - 1).astype(
         np.int32
-    )  # T w w
+    )
     edge = _distance(shape).ravel()[cell] * half.astype(np.float32)  # pixels
     frame, i, j = np.nonzero(edge < 0.5)
     edge, cell = edge[frame, i, j], cell[frame, i, j]
@@ -148,7 +148,7 @@ def draw(
 
 
 def box(shape: str, pose: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T 4"]:
-    """x0, y0, x1, y1 of the copy whose centre is in the frame, clipped to the frame, in frame sides."""
+    """x0, y0, x1, y1, in frame sides, of the copy whose centre is in the frame, clipped to it."""
     x, y, angle, size = pose.T
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # 2 2 T
     corners = np.einsum("abt,nb->tna", turn, POLYGONS[shape]) * (size / 2)[:, None, None]
@@ -156,13 +156,14 @@ def box(shape: str, pose: Float[np.ndarray, "T 4"]) -> Float[np.ndarray, "T 4"]:
     return np.clip(np.concatenate([centre + corners.min(1), centre + corners.max(1)], 1), 0, 1)
 
 
-# --- backgrounds: every drawing repeats in both directions, so that the camera can travel without end ---------------
+# --- backgrounds ---------------------------------------------------------------------------------
+# Every drawing repeats in both directions, so that the camera can travel without end.
 
 
 def _noise(
     rng: np.random.Generator, x: np.ndarray, y: np.ndarray, low: int, high: int
 ) -> np.ndarray:
-    """Smooth periodic noise: waves of `low` to `high` periods a side; standard deviation about one."""
+    """Smooth periodic noise, `low` to `high` periods a side; standard deviation about one."""
     waves = rng.integers(low, high + 1, (14, 2)) * rng.choice([-1, 1], (14, 2))
     return sum(np.cos(_TAU * (a * x + b * y + rng.random())) for a, b in waves) / np.sqrt(7)
 
@@ -263,15 +264,13 @@ _SCENERY = {
     "city": _city,
 }
 BACKGROUNDS = tuple(_SCENERY)
-_DRIFT = {
-    "sea": (0.16, 0.03),
-    "snow": (0.05, -0.3),
-}  # frame sides a second that the white upper layer scrolls
+# Frame sides a second that the white upper layer scrolls.
+_DRIFT = {"sea": (0.16, 0.03), "snow": (0.05, -0.3)}
 
 
 @lru_cache(maxsize=len(_SCENERY) * VARIANTS)
 def _scenery(name: str, variant: int, side: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """One drawing at one resolution: colours [H, W, 3] and, if something moves in it, the opacity [H, W] of white."""
+    """One drawing: colours [H, W, 3] and, if something moves in it, the opacity [H, W] of white."""
     line = (np.arange(side) + 0.5) / side
     x, y = np.meshgrid(line, line)
     colours, layer = _SCENERY[name](np.random.default_rng(variant), x, y)
@@ -299,7 +298,7 @@ def backdrop(
     view: Float[np.ndarray, "T 2"],
     seconds: Float[np.ndarray, " T"],
 ) -> Float[np.ndarray, "T H W 3"]:
-    """The background alone, colours in 0..255, seen from `view` (frame sides); waves and snow move by themselves."""
+    """The background alone, in 0..255, seen from `view` (frame sides); waves and snow move."""
     colours, layer = _scenery(name, variant, side)
     canvas = np.empty((len(view), side, side, 3), np.float32)
     for frame, ((x, y), t) in enumerate(zip(view, seconds, strict=True)):

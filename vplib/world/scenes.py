@@ -1,13 +1,14 @@
-"""What happens in the procedural world: objects, their trajectories, and the scenes of every evaluation family.
+"""What happens in the procedural world: objects, trajectories, scenes of every evaluation family.
 
-No single frame tells a motion of the `motion` family. The frame is a torus, and every object starts at a uniformly
-random position, at a random small tilt and at a uniformly random point of its size range. Each motion of the family adds
-a displacement of position that does not depend on that start, so position, tilt and size have the same distribution at
-every instant, whatever the motion. (`grow`, `shrink`, `pulse` and the spins break this for size or angle, by nature; the
-family does not use them.) `tests/test_world.py` measures it.
+No single frame tells a motion of the `motion` family. The frame is a torus, and every object starts
+at a uniformly random position, at a random small tilt and at a uniformly random point of its size
+range. Each motion of the family adds a displacement of position that does not depend on that start,
+so position, tilt and size have the same distribution at every instant, whatever the motion.
+(`grow`, `shrink`, `pulse` and the spins break this for size or angle, by nature; the family does
+not use them.) `tests/test_world.py` measures it.
 
-The objects are large, boldly outlined and mostly without texture because a small encoder learns shape late or never from
-others (measured: LOG.md).
+The objects are large, boldly outlined and mostly without texture because a small encoder learns
+shape late or never from others (measured: LOG.md).
 """
 
 import zlib
@@ -20,8 +21,8 @@ from jaxtyping import Float
 from vplib.world import drawing
 from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
-# What sets the difficulty. Sizes in frame sides, speeds in frame sides a second. Speeds and the times at which a motion
-# changes are chosen for clips of two seconds.
+# What sets the difficulty. Sizes in frame sides, speeds in frame sides a second. Speeds and the
+# times at which a motion changes are chosen for clips of two seconds.
 LONE_SIZE = (0.60, 0.85)  # the only object of a clip
 GROUP_SIZE = (0.40, 0.52)  # one of several
 COUNTS = (0.6, 0.3, 0.1)  # how often a clip has one, two, three objects
@@ -34,8 +35,8 @@ TILT = 0.25  # radians from upright, at most, at the start
 CAMERA_PROBABILITY = 0.5  # that the camera moves
 PAN_SPEED = (0.10, 0.20)
 
-# Motion -> mechanism, its direction (a heading in radians, or +1 for clockwise), and the range of its speed:
-# frame sides a second for drift and zigzag, turns (cycles) a second for the others.
+# Motion -> mechanism, its direction (a heading in radians, or +1 for clockwise), and the range of
+# its speed: frame sides a second for drift and zigzag, turns (cycles) a second for the others.
 _DRIFT, _SPIN, _ORBIT, _SHAKE = (0.25, 0.45), (0.20, 0.40), (0.25, 0.45), (1.2, 1.8)
 MOTIONS = {
     "left": ("drift", np.pi, _DRIFT),
@@ -123,7 +124,7 @@ class Scene:
     interaction: str = ""
 
 
-# --- trajectories -----------------------------------------------------------------------------------------------------
+# --- trajectories --------------------------------------------------------------------------------
 
 
 def displacement(phase: Phase, t: np.ndarray) -> Float[np.ndarray, "T 4"]:
@@ -173,7 +174,7 @@ def view(scene: Scene, t: np.ndarray) -> Float[np.ndarray, "T 2"]:
 
 
 def poses(scene: Scene, seconds: Float[np.ndarray, " T"]) -> Float[np.ndarray, "objects T 4"]:
-    """x, y in [0, 1), angle (radians, clockwise) and size of every object in the picture; lengths in frame sides."""
+    """x, y in [0, 1), angle (radians, clockwise) and size of every object seen, in frame sides."""
     camera = displacement(scene.pan, seconds)
     result = []
     for thing in scene.objects:
@@ -187,11 +188,11 @@ def poses(scene: Scene, seconds: Float[np.ndarray, " T"]) -> Float[np.ndarray, "
     return np.stack(result)
 
 
-# --- sampling ---------------------------------------------------------------------------------------------------------
+# --- sampling ------------------------------------------------------------------------------------
 
 
 def generator(seed: int, name: str, index: int) -> np.random.Generator:
-    """Random numbers that belong to one clip and one purpose: this is what makes a corpus random-access."""
+    """Random numbers of one clip and one purpose: this is what makes a corpus random-access."""
     return np.random.default_rng([seed, zlib.crc32(name.encode()), index])
 
 
@@ -316,7 +317,7 @@ def _appearance(rng, kind, label) -> Scene:
 
 
 def _motion(rng, kind, label) -> Scene:
-    """What does the red star do? Nothing else in the clip is red or a star, and everything else moves in its own way."""
+    """What does the red star do? Nothing else is red or a star; the others move as they like."""
     count = int(rng.integers(DISTRACTORS[0], DISTRACTORS[1] + 1))
     shapes = _pick(rng, [s for s in SHAPES if s != "star"], count)
     colours = _pick(rng, [c for c in COLOURS if c != "red"], count)
@@ -353,7 +354,7 @@ def _events(rng, kind, label) -> Scene:
 
 
 def _behaviour(rng, kind, label) -> Scene:
-    """Two agents; each starts at `places` and follows its own phases: (start, mechanism, speed, direction)."""
+    """Two agents, from `places`; each follows its phases: (start, mechanism, speed, direction)."""
     interaction, heading = label("interaction", INTERACTIONS), rng.uniform(0, 2 * np.pi)
     ahead = np.array((np.cos(heading), np.sin(heading)))
     aside, bend, start = np.array((-ahead[1], ahead[0])), rng.random(), rng.random(2)
@@ -398,7 +399,8 @@ def _behaviour(rng, kind, label) -> Scene:
     return _scene(rng, kind, agents, camera_probability=0.0, interaction=interaction)
 
 
-# Evaluation families: what builds a scene from (rng, kind, label), where label(axis, values) draws a balanced class.
+# Evaluation families: what builds a scene from (rng, kind, label), where label(axis, values) draws
+# a balanced class.
 EVALS = {
     "appearance": _appearance,
     "motion": _motion,
