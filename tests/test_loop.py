@@ -167,8 +167,8 @@ seed: 0
 
 
 def test_the_identity_of_a_training_is_that_of_what_decides_its_result(tmp_path):
-    def identity(config=CONFIG, code=""):
-        return loop.identity(config, [tmp_path], code)
+    def identity(config=CONFIG, *used):
+        return loop.identity(config, [tmp_path], *used)
 
     (tmp_path / "manifest.json").write_text("{}")
     one = identity()
@@ -191,8 +191,8 @@ def test_the_identity_of_a_training_is_that_of_what_decides_its_result(tmp_path)
     others = [
         identity(CONFIG + "a"),
         identity(CONFIG + "b"),
-        identity(code="a"),
-        identity(code="b"),
+        identity(CONFIG, contrastive),
+        identity(CONFIG, contrastive, normalise),
     ]
     assert len({one, *others}) == 5
     (tmp_path / "manifest.json").write_text('{"records": 1}')
@@ -350,7 +350,7 @@ def test_momentum_goes_on_without_a_gradient(name):
 
 @pytest.mark.parametrize("name", ["adafactor", "adamw"])
 def test_the_first_update_is_of_rate_zero_and_the_warm_up_ends_on_its_step(name):
-    rate = optimiser.schedule("linear", peak=0.8, steps=20, warmup=4)
+    rate = optimiser.schedule("linear", learning_rate=0.8, steps=20, warmup=4)
     np.testing.assert_allclose([rate(s) for s in (0, 1, 3, 4, 5, 20)], [0, 0.2, 0.6, 0.8, 0.75, 0])
     with_rate = updates_of(name, [0.1] * 6, rate=rate)
     constant = updates_of(name, [0.1] * 6)

@@ -41,11 +41,12 @@ def repository(out, monkeypatch):
     (out / ".dvc/config").write_text("[core]\n    analytics = false\n")
     (out / ".dvc/.gitignore").write_text("/tmp\n")
     (out / "slow.py").write_text(
-        "import os, pathlib, "
-        "time\npathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
+        "import os, pathlib, time\n"
+        "pathlib.Path('began').write_text(str(os.getpid()))\ntime.sleep(60)"
     )
     (out / "dvc.yaml").write_text(
         "stages:\n  slow:\n    matrix: {scale: [study]}\n    cmd: python slow.py\n"
+        "  config_figures: {cmd: 'true'}\n  60_paper_figures: {cmd: 'true'}\n"
     )
     subprocess.run(["git", "init", "-q", out], check=True)
     monkeypatch.setattr(paths, "ROOT", out)

@@ -38,7 +38,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
 
     def loss(stage, batch, *, key, step):
         traced.append(jax.sharding.get_abstract_mesh().size)
-        return stage1_loss(stage, batch, drop=0.5, key=key, step=step)
+        return stage1_loss(stage, batch, drop_ratio=0.5, key=key, step=step)
 
     def train():
         return loop.fit(
