@@ -392,3 +392,18 @@ def test_runs_benchmarks_lab_and_tests_have_the_same_environment(tmp_path):
         )
         expected = " ".join((environment.VARIABLES | given).values())
         assert done.stdout == "start\n" * starts + f"{expected} word\n"
+
+
+def test_letters_that_the_terminal_cannot_write_are_escaped(write_notebook, tmp_path):
+    write_notebook("print('caf\u00e9 \u4f60')")
+    words = [
+        sys.executable,
+        "-c",
+        "import sys, pathlib; from vplib import paths, run; "
+        f"paths.CONF, paths.NOTEBOOKS = map(pathlib.Path, ({str(paths.CONF)!r}, {str(paths.NOTEBOOKS)!r})); "
+        "sys.argv = ['run', '90_toy']; run.main()",
+    ]
+    ascii_only = os.environ | {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONIOENCODING": ""}
+    done = subprocess.run(words, cwd=paths.ROOT, env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("caf")

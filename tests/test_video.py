@@ -451,6 +451,29 @@ def png_header(width, height):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+@pytest.mark.parametrize("container", ["matroska", "avi", "mov"])
+@pytest.mark.parametrize("codec", ["mjpeg", "libx264"])
+def test_a_larger_picture_before_the_film_is_not_the_film(container, codec):
+    """In Matroska and AVI no header says how many frames a stream has."""
+    file, frames = io.BytesIO(), moving_square()
+    with av.open(file, "w", format=container) as output:
+        picture, film = (output.add_stream(name, rate=10) for name in (codec, "libx264"))
+        picture.width, picture.height, picture.pix_fmt = (
+            128,
+            96,
+            f"yuv{'j' * (codec == 'mjpeg')}420p",
+        )
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        large = frames[:1].repeat(2, 1).repeat(2, 2)
+        for stream, shown in ((picture, large), (film, frames)):
+            for index, array in enumerate(shown):
+                frame = av.VideoFrame.from_ndarray(array, format="rgb24")
+                frame.pts = index
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    assert video.decode(file.getvalue(), name="a").frames.shape == (12, 48, 64, 3)
+
+
 def test_frames_larger_than_the_limit_are_refused_before_they_are_decoded(monkeypatch):
     monkeypatch.setattr(video, "decoded", None)  # is not reached where the header tells
     data = video.encode(moving_square(2), 10)

@@ -114,7 +114,8 @@ def _parse(words: Sequence[str]) -> list[Override]:
     for text in words:
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
             raise ConfigError(
-                f"cannot use {_cut(ascii(text))}: it has characters that do not print"
+                f"cannot use {_cut(ascii(text))}: it has characters that do not print "
+                "(where letters beyond ASCII are lost, set LC_ALL=C.UTF-8)"
             )
         if "${" in text:
             raise ConfigError(

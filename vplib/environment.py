@@ -42,6 +42,12 @@ def restart() -> None:
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
+def write_any_letter() -> None:
+    """Let the terminal get escapes for letters that its locale cannot write."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
 def ending_with_us(group: int) -> Iterator[None]:
     """While inside, the process group `group` ends when this process does, `kill -9` included.

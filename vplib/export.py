@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import files
+from vplib import environment, files
 from vplib.files import FileError
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
@@ -240,6 +240,7 @@ def export(name: str | Path, folder: str | Path) -> None:
 
 
 def main() -> None:
+    environment.write_any_letter()
     if len(sys.argv) != 3:
         sys.exit("usage: python -m vplib.export WEIGHTS FOLDER")
     try:

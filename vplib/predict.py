@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import files
+from vplib import environment, files
 from vplib.data.video import VideoError
 from vplib.evaluate import classify
 from vplib.model.checkpoints import CheckpointError
@@ -23,8 +23,7 @@ def main() -> None:
     )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path)
     args = parser.parse_args()
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot write
+    environment.write_any_letter()
     try:
         classifier, classes = classify.restore(args.run_folder)
     except CheckpointError as error:

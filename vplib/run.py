@@ -270,6 +270,7 @@ def _publish(source: Path, target: Path) -> None:
 
 
 def main() -> None:
+    environment.write_any_letter()
     parser = argparse.ArgumentParser(prog="python -m vplib.run", description="Execute a notebook.")
     parser.add_argument("name", metavar="NN_name", help=", ".join(config.names()))
     parser.add_argument(

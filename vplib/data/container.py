@@ -89,7 +89,7 @@ def opened(
                     problem = f"holds more than {STREAMS} streams or impossible sizes"
                 raise VideoError(name, problem, REPLACE) from error
             stack.enter_context(container)
-            stream = _shown(container.streams.video, name)
+            stream = _shown(container.streams, name)
             stream.codec_context.options = limits  # also for a size that changes on the way
             check_pixels(name, stream.width, stream.height, aspect(stream), max_pixels)
         unknown = "" if stream.width else " or its frames exceed data.max_pixels"
@@ -97,24 +97,31 @@ def opened(
             yield container, stream
 
 
-def _shown(streams: Sequence[av.VideoStream], name: str) -> av.VideoStream:
-    """What players choose: a film before a picture, then the default, the largest, the longest."""
+def _shown(streams: av.container.streams.StreamContainer, name: str) -> av.VideoStream:
+    """What players choose: a film before a picture, then FFmpeg's favourite, then the default, the
+    largest, the longest.
+    """
     kinds = av.stream.Disposition
     cover = kinds.attached_pic | kinds.timed_thumbnails
-    films = [stream for stream in streams if not stream.disposition & cover]
+    films = [stream for stream in streams.video if not stream.disposition & cover]
     if not films:
         problem = "holds no video stream, only sound or a cover picture"
         raise VideoError(name, problem, "leave it out")
     films = [stream for stream in films if stream.codec_context]
     if not films:
         raise VideoError(name, "is coded in a way that FFmpeg cannot read", "convert it to H.264")
+    if len(films) == 1:
+        return films[0]
+    # It has counted frames where the header does not: Matroska's and AVI's pictures have one.
+    favourite = streams.best("video")
 
     def rank(stream):
         default = bool(stream.disposition & kinds.default)
         seconds = float((stream.duration or 0) * stream.time_base)
-        return stream.frames != 1, default, stream.width * stream.height, seconds
+        film, largest = stream.frames != 1, stream.width * stream.height
+        return film, stream is favourite, default, largest, seconds
 
-    return max(films, key=rank) if len(films) > 1 else films[0]
+    return max(films, key=rank)
 
 
 def aspect(stream: av.VideoStream) -> float:
