@@ -545,3 +545,12 @@ def test_sizes_are_those_of_their_file(word):
     written = yaml.safe_load((paths.CONF / "model" / f"{word}.yaml").read_text())
     known = asdict(Sizes.of(written, vocabulary=7))
     assert known | written == known and known["vocabulary"] == 7
+
+
+def test_numbers_beyond_single_precision_are_not_finite(tmp_path):
+    weights = checkpoints.flatten(toy.encoder())
+    name = "params/patch_projection/linear/bias"
+    weights[name] = weights[name].astype(np.float64) * 1e300
+    np.savez(tmp_path / "huge.npz", **weights)
+    with pytest.raises(checkpoints.CheckpointError, match=rf"not finite \({name}\)"):
+        checkpoints.load(tmp_path / "huge.npz")

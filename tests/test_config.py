@@ -453,3 +453,33 @@ def test_command_writes_the_configuration_only(out, monkeypatch, capsys):
         command("31_stage3")
     with pytest.raises(SystemExit, match="usage"):
         command()
+
+
+def test_folders_of_any_name_are_taken_as_they_are(out, monkeypatch):
+    monkeypatch.setattr(paths, "OUT", out / "${x} {a}")
+    assert load("20_stage1").out == str(out / "${x} {a}" / "runs/20_stage1/world-lesson-none-s0")
+
+
+@pytest.mark.parametrize("place", ["a" * 300, "/proc/nothing"])
+def test_folders_that_cannot_be_made_are_one_sentence(out, place):
+    with pytest.raises(files.FileError) as error:
+        load("20_stage1", ["runs=" + place])
+    assert "\n" not in str(error.value) and " cannot be " in str(error.value)
+
+
+def test_what_an_edited_file_says_cannot_steer_the_terminal(out):
+    file = out / "runs/20_stage1/world-lesson-none-s0/config.yaml"
+    load("20_stage1")
+    whole = file.read_text()
+    file.write_text(whole.replace("seed: 0\nsource", 'seed: "\\e[31m\\n"\nsource'))
+    with pytest.raises(ConfigError) as error:
+        load("20_stage1")
+    assert str(error.value).isprintable() and r"\x1b[31m\n" in str(error.value)
+    file.write_text(whole.replace("seed: 0\nsource", "seed: 1" + ":1" * 9000 + "\nsource"))
+    with pytest.raises(ConfigError, match="is damaged"):
+        load("20_stage1")
+
+
+def test_a_word_of_any_length_is_refused_at_once(out):
+    with pytest.raises(ConfigError, match="is longer than 10,000 letters"):
+        load("44_public_weights", ["texts=[" + ",".join(["rain"] * 100_000) + "]"])

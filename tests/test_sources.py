@@ -439,3 +439,12 @@ def test_real_clips_become_shards_that_decode_as_their_captions_say(tmp_path):
             facts["width"], facts["height"], 144
         )
         assert len(video.decode(clip.video, name="clip").frames) == facts["frames"]
+
+
+@pytest.mark.parametrize("line", ['{"x": ' + "[" * 300 + "]" * 300 + "}", '{"x": 1e999}'])
+def test_lines_that_no_process_can_be_sent_or_no_json_can_hold_are_named(tmp_path, line):
+    entry = json.loads('{"file_name": "a.mp4", "text": "a clip"}')
+    folder_of(tmp_path, [("a.mp4", video.encode(moving_square(), 10), entry)])
+    with (tmp_path / "metadata.jsonl").open("a") as file:
+        file.write(line.replace("{", '{"file_name": "a.mp4", "text": "b", ', 1) + "\n")
+    assert "metadata.jsonl, line 2: " in complaint(tmp_path)

@@ -28,10 +28,14 @@ from omegaconf.errors import OmegaConfBaseException
 from vplib import code, environment, files, paths, rules
 
 MOST_RUNS = 10_000  # of a sweep
+LONGEST = 10_000  # letters of one override
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used: one sentence on the key, what is given and accepted."""
+
+    def __init__(self, message: str):
+        super().__init__(files.printable(message))
 
 
 def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
@@ -48,10 +52,12 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     cfg = _compose(name, _parse(words))
     text = OmegaConf.to_yaml(cfg, sort_keys=True)
     out = paths.OUT / cfg.out
-    if not _is_recorded(cfg, text, out / "config.yaml"):
+    with files.explained(out):
+        recorded = _is_recorded(cfg, text, out / "config.yaml")
+    if not recorded:
         files.folder(out)
         files.write(out / "config.yaml", text)
-    cfg.out = str(out)
+    cfg.out = str(out).replace("${", "\\${")  # not looked up, either
     cfg.command = shlex.join(["python", "-m", "vplib.run", name, *words])
     OmegaConf.set_struct(cfg, True)
     OmegaConf.set_readonly(cfg, True)
@@ -112,6 +118,8 @@ def _split(overrides: str | Sequence[str]) -> list[str]:
 def _parse(words: Sequence[str]) -> list[Override]:
     items = []
     for text in words:
+        if len(text) > LONGEST:
+            raise ConfigError(f"{_cut(text)} is longer than {LONGEST:,} letters: shorten it")
         if re.search(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", text):
             raise ConfigError(
                 f"cannot use {_cut(ascii(text))}: it has characters that do not print "
@@ -212,7 +220,8 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
 
 
 def _no_option(group: str, choice: str, options: list[str]) -> str:
-    if (file := paths.CONF / group / f"{choice}.yaml").is_file():
+    file = paths.CONF / group / f"{choice}.yaml"
+    if len(choice) <= rules.TAG_BYTES and file.is_file():
         return (
             f"{paths.short(file)} cannot be chosen: rename it to letters, digits and . _ + - only"
         )
@@ -383,7 +392,9 @@ def _recorded(content: bytes) -> dict[str, object]:
     cfg = OmegaConf.create(text)
     if not OmegaConf.is_dict(cfg) or "name" not in cfg:
         raise ValueError
-    return _leaves(cfg)
+    leaves = _leaves(cfg)
+    str(leaves)  # a number of more digits than Python writes is a ValueError
+    return leaves
 
 
 def _leaves(cfg: DictConfig) -> dict[str, object]:

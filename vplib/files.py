@@ -17,6 +17,7 @@ _CAUSES = {  # what the system says, and what to do
     errno.EACCES: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
     errno.EPERM: ("you may not write there", "change its rights, or name a folder with VPLIB_OUT"),
     errno.ENOTDIR: ("a part of the path is a file", "move that file, or name another folder"),
+    errno.EISDIR: ("a folder is where a file must be", "move that folder"),
     errno.EEXIST: ("a file is where a folder must be", "move that file, or name another folder"),
     errno.ENAMETOOLONG: ("the name is too long", "choose a shorter one, for example with tag=..."),
 }
@@ -51,8 +52,11 @@ def explained(path: Path) -> Iterator[None]:
 
 def folder(path: Path) -> Path:
     """`path` as a folder that exists. Raises FileError when it cannot be made."""
-    with explained(path):
-        path.mkdir(parents=True, exist_ok=True)
+    try:
+        with explained(path):
+            path.mkdir(parents=True, exist_ok=True)
+    except FileNotFoundError as error:  # such as below /proc
+        raise FileError(f"{path} cannot be made: there is no such place; name another.") from error
     return path
 
 

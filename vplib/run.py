@@ -84,7 +84,7 @@ def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.Noteboo
             variables={files.HELD: str(held)},
         )
     except PapermillExecutionError as error:
-        said = f"{error.ename}: {error.evalue}".removesuffix(": ")
+        said = files.printable(f"{error.ename}: {error.evalue}".removesuffix(": "))
         return executed[0], f" at In [{error.exec_count}]: {said}"
     except DeadKernelError:
         return executed[0], ": the kernel died, often for want of memory"

@@ -4,6 +4,7 @@ import codecs
 import contextlib
 import hashlib
 import json
+import math
 import os
 import tarfile
 import unicodedata
@@ -22,6 +23,7 @@ VIDEO_SUFFIXES = tuple(
     f".{suffix}" for suffix in "mp4 mov m4v mkv webm avi mpg mpeg ts gif".split()
 )
 EDGE = 2**16  # bytes at either end of a file that its digest covers
+DEEPEST = 100  # levels of a metadata line
 RULES = 2  # part of the fingerprint: raise it when a clip of the same file comes out differently
 APPLE = "._"  # macOS writes a file of this prefix, with its own notes, beside every file of a tar
 
@@ -225,14 +227,16 @@ def _fields(data: bytes) -> dict:
     except ValueError as error:
         raise ValueError(f"is not UTF-8 ({error})") from error
     try:
-        fields = json.loads(text, parse_constant=_no_number)
+        fields = json.loads(text, parse_constant=_no_number, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"is not valid JSON ({error})") from error
     if not isinstance(fields, dict):
         raise ValueError("is no JSON object, which would be {...}")
     try:
+        if _depth(fields) > DEEPEST:  # which could not be sent to another process
+            raise ValueError(f"it is nested more than {DEEPEST} deep")
         packed(fields)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"cannot be stored ({error})") from error
     if isinstance(label := fields.get("label"), str):
         # One class must not become two by what nobody sees.
@@ -244,6 +248,19 @@ def _fields(data: bytes) -> dict:
 
 def _no_number(word: str):
     raise ValueError(f"{word} is no JSON number")
+
+
+def _finite(word: str) -> float:
+    if not math.isfinite(value := float(word)):
+        raise ValueError(f"{word} is too large a number")
+    return value
+
+
+def _depth(value: object) -> int:
+    inside = value.values() if isinstance(value, dict) else value
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_depth, inside), default=0)
 
 
 class _Line(NamedTuple):

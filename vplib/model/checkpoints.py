@@ -70,6 +70,9 @@ RELEASED = {
 class CheckpointError(ValueError):
     """A weights file that cannot be used: one sentence saying what, where and what to do."""
 
+    def __init__(self, message: str):
+        super().__init__(files.printable(message))
+
 
 def flatten(model: nnx.Module) -> dict[str, np.ndarray]:
     """Name -> array of every parameter; names are attribute paths, so modules are the layout."""
@@ -216,7 +219,9 @@ def _header(file: io.BufferedIOBase) -> tuple[tuple[int, ...], np.dtype, int]:
 
 def _finite(weights: dict[str, np.ndarray], path: Path) -> None:
     for name, value in weights.items():
-        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(value).all():
+        with np.errstate(over="ignore"):  # models hold single precision
+            kept = value.astype(np.float32, copy=False)
+        if np.issubdtype(value.dtype, np.inexact) and not np.isfinite(kept).all():
             raise CheckpointError(
                 f"the weights of {path} are not finite ({name}): train them again, with a lower "
                 "learning rate"
