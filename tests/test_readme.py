@@ -9,8 +9,12 @@ import json
 import re
 
 import pytest
+import toy
+from test_video import moving_square
 
 from vplib import config, paths
+from vplib.data import video
+from vplib.model import checkpoints
 
 PAGES = [
     paths.ROOT / "README.md",
@@ -127,3 +131,14 @@ def test_the_tree_names_every_module():
 def test_the_table_of_groups_names_every_option(group):
     row = re.search(rf"^\| `{group}` \| (.*?) \|", README, re.MULTILINE)
     assert row and sorted(re.findall(r"`(\w+)`", row[1])) == config.groups()[group]
+
+
+def test_the_lines_of_python_run(tmp_path, monkeypatch):
+    """On a clip of ours and a small encoder in place of the released one."""
+    (lines,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    (tmp_path / "clip.mp4").write_bytes(video.encode(moving_square(), 10))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoints, "load", lambda name: toy.encoder())
+    scope = {}
+    exec(lines, scope)
+    assert scope["tokens"].shape == (1, 27, 16)
