@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from vplib import config, results
+from vplib import config, paths, results
 from vplib.method.masking import draw_mask, visible_count
 from vplib.model.encoders import VideoEncoder
 from vplib.model.sizes import Sizes
@@ -98,9 +98,10 @@ def main() -> None:
             {"name": name, "value": ratio, "low": low, "high": high, "unit": "of the dense pass"}
         )
     if options.record:
-        results.record(
-            rows, scale="benchmark", command="python benchmarks/visible_cost.py --record"
-        )
+        out = paths.RUNS / "visible_cost" / paths.tag("world", "benchmark")
+        command = "python benchmarks/visible_cost.py --record"
+        results.write(out, rows, scale="benchmark", command=command, timing=True)
+        results.build("world")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,17 @@
 """What runs read and write has one name each, and the headline table is what the runs said."""
 
 import csv
+import importlib.util
 import json
+import sys
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
-from vplib import config, figures, paths, results
+from vplib import config, environment, figures, paths, results
 
 ROW = {
     "name": "motion_top1",
@@ -114,3 +117,18 @@ def test_other_sources_have_a_table_of_their_own():
     assert results.table("world") == "headline" and results.table("UCF-101") == "headline_UCF-101"
     cfg = OmegaConf.create({"source": "folder", "scale": "lesson", "tag": "folder-lesson-none-s0"})
     assert results.is_reference(cfg)
+
+
+def test_a_benchmark_records_its_rows_beside_those_of_runs(run, out, monkeypatch):
+    monkeypatch.setattr(environment, "restart", lambda: None)
+    spec = importlib.util.spec_from_file_location("cost", paths.ROOT / "benchmarks/visible_cost.py")
+    benchmark = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    times = np.array([1.0, 2.0, 4.0])
+    monkeypatch.setattr(benchmark, "measure", lambda *_, **__: (2 * times, times, 0.35))
+    monkeypatch.setattr(sys, "argv", ["visible_cost.py", "--record"])
+    results.record(run(), [ROW])
+    benchmark.main()
+    names = ["motion_top1", "visible_cost_ratio", "visible_cost_ratio_base_tokens"]
+    assert [row["name"] for row in table(out / "reports")] == names
+    assert table(out / "reports")[1]["value"] == "0.5"
