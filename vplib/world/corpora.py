@@ -14,8 +14,6 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vplib import code
-from vplib.data import video
-from vplib.data.shards import Clip
 from vplib.world import captions, drawing, scenes
 from vplib.world.scenes import EVALS, Scene, balanced, generator, poses
 
@@ -202,6 +200,8 @@ def distinct(corpus: str, count: int, *, seed: int = 0) -> list[int]:
 
 @cache
 def _code() -> str:
+    from vplib.data import video
+
     return code.of(clip, distinct, video.encode)
 
 
@@ -235,7 +235,10 @@ class WorldSource:
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> Clip:
+    def __getitem__(self, index: int) -> tuple[bytes, str, dict]:
+        # PyAV and ArrayRecord, which pictures and texts do not need.
+        from vplib.data import shards, video
+
         if not 0 <= index < self.count:
             raise IndexError(f"clip {index} of {self.corpus}, which has {self.count}")
         frames, written, known = clip(
@@ -251,4 +254,4 @@ class WorldSource:
             "frames": len(frames),
             "duration": len(frames) / self.fps,
         }
-        return Clip(video.encode(frames, self.fps), written, meta)
+        return shards.Clip(video.encode(frames, self.fps), written, meta)
