@@ -69,9 +69,7 @@ def ship(scales: Sequence[str]) -> list[Path]:
     Raises CheckpointError for a run that is missing or does not fit the others, FileError if a
     file cannot be written.
     """
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=paths.ROOT, capture_output=True, text=True
-    ).stdout.strip()
+    commit = _commit()
     contents, entries = {}, {}
     for scale in scales:
         for stage, (command, data) in _read(scale).items():
@@ -124,6 +122,22 @@ def _read(scale: str) -> dict[str, tuple[str, bytes]]:
         )
     command = f"python -m vplib.run 10_prepare_corpus scale={scale}"
     return found | {"vocabulary": (command, tokenizer.read_bytes())}
+
+
+def _commit() -> str:
+    try:
+        shown = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=paths.ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        raise CheckpointError(
+            f"git does not know the commit of {paths.ROOT}: ship weights from a clone"
+        ) from None
+    return shown.stdout.strip()
 
 
 def _missing(folder: Path, command: str) -> CheckpointError:
