@@ -304,7 +304,9 @@ def test_the_shipped_second_stage_reads_motion_that_the_first_does_not(out):
     for part, count in (("train", train), ("test", test)):
         scenes = [corpora.scene(f"motion/{part}", i, seed=cfg.data.seed) for i in range(count)]
         labels += [scene.objects[scene.target].motion for scene in scenes]
-        look = dict(resolution=cfg.data.resolution, frames=cfg.data.clip_frames, only=taken)
+        look = dict(
+            resolution=cfg.data.resolution, frames=cfg.data.clip_frames, only=taken.tolist()
+        )
         for start in range(0, count, 100):
             frames = [corpora.render(s, **look) for s in scenes[start : start + 100]]
             clips = np.stack(frames)[:, :, window, window]
