@@ -156,6 +156,9 @@ def test_weights_of_another_size_or_vocabulary_say_what_to_choose():
     ):
         with pytest.raises(CheckpointError, match=rf"^w\.npz {words}"):
             checkpoints.assign(checkpoints.shapes(wanted), weights, name="w.npz")
+    with pytest.raises(CheckpointError, match=r"^w\.npz has no text encoder: give weights="):
+        encoder = checkpoints.flatten(toy.encoder())
+        checkpoints.assign(checkpoints.shapes(tiny), encoder, name="w.npz")
 
 
 def without(weights, name):

@@ -161,10 +161,7 @@ def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:
     """
     model = checkpoints.load(weights)
     if not isinstance(model, VideoText):
-        raise checkpoints.CheckpointError(
-            f"{weights} has no text encoder: give weights=... of a video-text model, such as those "
-            "of 20_stage1"
-        )
+        raise checkpoints.no_text_encoder(weights)
     pieces = model.text_encoder.token_emb.emb_var.shape[0]
     if pieces != tokenizer.size:
         raise checkpoints.other_vocabulary(weights, pieces, tokenizer.size)

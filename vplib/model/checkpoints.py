@@ -428,6 +428,8 @@ def assign(
     have = {k[len(prefix) + 1 :]: v for k, v in weights.items() if k.startswith(prefix + "/")}
     missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
     shapes = [k for k in want.keys() & have.keys() if flat[want[k]].shape != have[k].shape]
+    if have and PIECES in missing:
+        raise no_text_encoder(name)
     for what, keys in (("lacks", missing), ("has unknown", extra)):
         if keys:
             raise CheckpointError(
@@ -461,6 +463,14 @@ def _option(weights: dict[str, np.ndarray]) -> str:
         if shown and all(known[key] == value for key, value in shown.items()):
             return f"model={file.stem}, which it was trained with"
     return "the model= it was trained with"
+
+
+def no_text_encoder(name: Path | str) -> CheckpointError:
+    """What to say of weights that know no text, where they are asked for it."""
+    return CheckpointError(
+        f"{name} has no text encoder: give weights=... of a video-text model, such as those of "
+        "20_stage1"
+    )
 
 
 def other_vocabulary(name: Path | str, known: int, given: int) -> CheckpointError:
