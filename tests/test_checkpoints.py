@@ -131,7 +131,34 @@ def test_digests_tell_weights_apart():
     assert len({checkpoints.digest(w) for w in (weights, *others)}) == 3
 
 
+def test_half_precision_files_give_models_of_single_precision(tmp_path):
+    model = toy.video_text(3)
+    weights = {k: v.astype(np.float16) for k, v in checkpoints.flatten(model).items()}
+    np.savez(tmp_path / "half.npz", **weights)
+    loaded = toy.leaves(checkpoints.load(tmp_path / "half.npz"))
+    assert {str(value.dtype) for value in loaded.values()} == {"float32"}
+    assert all(toy.close(value, loaded[name], 2e-3) for name, value in toy.leaves(model).items())
+
+
 # --- what does not fit ---------------------------------------------------------------------------
+
+
+def test_weights_of_another_size_or_vocabulary_say_what_to_choose():
+    tiny = Sizes.of(yaml.safe_load((paths.CONF / "model/tiny.yaml").read_text()), vocabulary=30)
+    weights = checkpoints.flatten(toy.filled(lambda: VideoText(tiny, rngs=nnx.Rngs(0))))
+    for wanted, words in (
+        (replace(tiny, width=32), r"is of another size: .*; choose model=tiny, which it was"),
+        (
+            replace(tiny, aux_layers=1),
+            r"is of another model: it lacks .*; choose model=tiny, which",
+        ),
+        (replace(tiny, vocabulary=20), r"knows 30 pieces of text and the vocabulary has 20: give"),
+    ):
+        with pytest.raises(CheckpointError, match=rf"^w\.npz {words}"):
+            checkpoints.assign(checkpoints.shapes(wanted), weights, name="w.npz")
+    with pytest.raises(CheckpointError, match=r"^w\.npz has no text encoder: give weights="):
+        encoder = checkpoints.flatten(toy.encoder())
+        checkpoints.assign(checkpoints.shapes(tiny), encoder, name="w.npz")
 
 
 def without(weights, name):

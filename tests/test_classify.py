@@ -45,7 +45,7 @@ def probe(tokens):
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, probe, encoder):
     folder = tmp_path_factory.mktemp("run")
-    classify.save(classify.merge_standardisation(probe, encoder), CLASSES, folder)
+    classify.save(classify.merge_standardisation(probe, encoder), CLASSES, folder, encoder="a toy")
     return folder
 
 
@@ -79,8 +79,8 @@ def test_the_file_is_a_released_classifier_and_says_what_the_probe_said(
         "params/atten_pooler/pooling_attention_query",
         "params/encoder/spatial_pos_emb/emb_var",
     } <= names.keys()
-    classifier, classes = classify.restore(run_folder)
-    assert classes == CLASSES
+    classifier, classes, whose = classify.restore(run_folder)
+    assert classes == CLASSES and whose == "a toy"
     logits = classifier(jnp.asarray(toy.batch(0, clips=16)["video"]) / 255)
     # The probe's tokens are in half precision.
     np.testing.assert_allclose(logits, heads.predict(probe, tokens), atol=0.02)
@@ -133,7 +133,8 @@ def test_predict_names_the_likely_classes(run_folder, tmp_path, monkeypatch, cap
     line, err = capsys.readouterr()
     file, shown = line.rstrip("\n").split(": ")
     classes, shares = zip(*(part.rsplit(" ", 1) for part in shown.split(", ")), strict=True)
-    assert file.endswith("a.mp4") and len({*classes} & {*CLASSES}) == 3 and not err
+    assert file.endswith("a.mp4") and len({*classes} & {*CLASSES}) == 3
+    assert err == "encoder: a toy\n"
     assert [*shares] == sorted(shares, key=lambda share: -float(share[:-1]))
 
 
@@ -148,7 +149,7 @@ def test_predict_goes_on_after_a_video_that_cannot_be_read(
     )
     shown = capsys.readouterr()
     assert shown.out.count("\n") == 1 and "a.mp4: " in shown.out
-    first, second = shown.err.splitlines()
+    _, first, second = shown.err.splitlines()
     assert first.startswith("error: ") and "b.mp4: is not a readable video" in first
     assert "gone.mp4: cannot be opened (No such file or directory); " in second
 
@@ -166,7 +167,7 @@ def test_predict_goes_on_whatever_one_file_raises(run_folder, tmp_path, monkeypa
     assert call(monkeypatch, run_folder, "a.mp4", "b.mp4", "c.mp4") == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("c.mp4: ") and shown.out.count("\n") == 1
-    assert [line.split(" (")[0] for line in shown.err.splitlines()] == [
+    assert [line.split(" (")[0] for line in shown.err.splitlines()[1:]] == [
         "error: a.mp4: cannot be classified",
         "error: b.mp4: cannot be classified",
     ]
@@ -179,7 +180,7 @@ def test_numbers_that_are_not_finite_are_not_shown(encoder, probe, tmp_path, mon
     (tmp_path / "a.mp4").write_bytes(video.encode(moving_square(), 10))
     classifier = classify.merge_standardisation(probe, encoder)
     classifier.projection.linear.bias[...] = np.float32("inf")
-    monkeypatch.setattr(classify, "restore", lambda folder: (classifier, CLASSES))
+    monkeypatch.setattr(classify, "restore", lambda folder: (classifier, CLASSES, ""))
     assert call(monkeypatch, tmp_path, tmp_path / "a.mp4") == 1
     shown = capsys.readouterr()
     assert not shown.out and "gives numbers that are not finite" in shown.err
@@ -187,7 +188,7 @@ def test_numbers_that_are_not_finite_are_not_shown(encoder, probe, tmp_path, mon
 
 def test_names_reach_the_terminal_as_text_only(run_folder, monkeypatch, capsys):
     names = ["re\x1b[31md", "two\nlines", "你好", "\udcff"]
-    monkeypatch.setattr(classify, "restore", lambda folder: (None, names))
+    monkeypatch.setattr(classify, "restore", lambda folder: (None, names, ""))
     monkeypatch.setattr(classify, "probabilities", lambda *_: np.array([0.4, 0.3, 0.2, 0.1]))
     assert call(monkeypatch, run_folder, "a.mp4") == 0
     assert capsys.readouterr().out == "a.mp4: re\\x1b[31md 40.0%, two\\nlines 30.0%, 你好 20.0%\n"

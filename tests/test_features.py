@@ -102,6 +102,14 @@ def test_corpora_are_cut_from_their_resolution_and_own_videos_are_seen_whole():
     assert pipeline.read_clip(file, name="a", frames=3, size=4, resolution=6).shape == (3, 4, 4, 3)
 
 
+def test_clips_of_frames_larger_than_allowed_are_left_out(corpus, tmp_path):
+    clip, most = corpus[0].video, dict(max_skipped_fraction=0.5)
+    frames = video.encode(np.zeros((6, 32, 64, 3), np.uint8), 6)
+    found = run({"whole": lambda v: v}, Counted([clip, frames]), tmp_path, max_pixels=2000, **most)
+    assert [entry["file"] for entry in found.skipped] == ["1.mp4"]
+    assert "max_pixels=2000" in found.skipped[0]["reason"]
+
+
 def test_what_is_known_of_clips_is_none_where_it_cannot_be_read(corpus):
     class Unreadable(Counted):
         def original(self, index):

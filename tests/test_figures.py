@@ -297,7 +297,7 @@ def test_one_frame_and_one_text_are_a_picture_too(reports):
     assert fig.get_figheight() < 3
     figures.save(fig, "44_public_weights-blue_bars", data=EMPTY)
     fig, ax = plt.subplots()
-    figures.timeline(ax, np.array([0.0]), np.array([[0.3]]), ["rain"])
+    figures.timeline(ax, np.array([0.0]), np.array([[0.3]]), ["rain"], whole=np.array([0.3]))
     figures.save(fig, "44_public_weights-frames", data=EMPTY)
     for places in (1, 4):
         colours, share = figures.token_colours(np.ones((1, places, 8)))
@@ -314,10 +314,11 @@ def test_token_colours_tell_unlike_tokens_apart_and_keep_their_places():
     assert (figures.token_colours(tokens)[0] == colours).all()
 
 
-def test_the_timeline_has_a_line_for_every_text_best_first():
+def test_the_timeline_has_a_line_for_every_text_best_for_the_whole_clip_first():
     _, ax = plt.subplots()
-    texts = ["a", "b $x^{$", "c", "d", "e\n", "f"]
-    figures.timeline(ax, np.arange(4.0), np.tile([0.1, 0.5, -0.2, 0.0, 0.3, 0.2], (4, 1)), texts)
+    texts, by_frame = ["a", "b $x^{$", "c", "d", "e\n", "f"], np.tile([9, 0.5, 9, 9, 9, 9], (4, 1))
+    whole = np.array([0.1, 0.5, -0.2, 0.0, 0.3, 0.2])
+    figures.timeline(ax, np.arange(4.0), by_frame, texts, whole=whole)
     assert [line.get_label() for line in ax.lines] == ["b $x^{$", r"e\n", "f", "a", "d", "c"]
     assert ax.lines[0].get_color() == figures.BLUE and ax.lines[0].get_ydata().tolist() == [0.5] * 4
 

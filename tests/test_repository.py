@@ -111,6 +111,35 @@ def test_commands_of_the_readme_exist(out):
             assert words[0] in {"git", "cd", "conda", "pip", "source", "papermill", "dvc"}, words
 
 
+def test_commands_of_the_notebooks_compose_beside_the_committed_runs(out):
+    """As a reader types them in a clone, whose run folders hold the committed configurations."""
+    for file in (paths.ROOT / "runs").rglob("config.yaml"):
+        place = out / file.relative_to(paths.ROOT).parent
+        place.mkdir(parents=True)
+        (place / "config.yaml").write_bytes(file.read_bytes())
+    found = []
+    for path in NOTEBOOKS:
+        for cell in json.loads(path.read_text())["cells"]:
+            if cell["cell_type"] == "markdown":
+                found += re.findall(r"`python -m vplib\.run ([^`]+)`", "".join(cell["source"]))
+    assert found
+    for words in map(shlex.split, found):
+        for run in config.expand(words[1:]):
+            config.load(words[0], run)
+
+
+@pytest.mark.parametrize("name", config.names())
+def test_every_notebook_has_a_print_without_stray_output(name):
+    print_ = paths.ROOT / "reports" / "notebooks" / f"{name}-world-lesson.ipynb"
+    assert print_.is_file(), f"python -m vplib.run {name} --print"
+    for cell in json.loads(print_.read_text())["cells"]:
+        for output in cell.get("outputs", []):
+            assert output["output_type"] in ("stream", "display_data", "execute_result")
+            assert output.get("name") != "stderr"
+            shown = "".join(output.get("data", {}).get("text/plain", ""))
+            assert not re.match(r"\[?<matplotlib|\(?array\(|Text\(", shown), shown
+
+
 def test_files_are_small():
     large = {file.name: file.stat().st_size for file in FILES if file.stat().st_size > PRINT_BYTES}
     assert not large

@@ -300,10 +300,17 @@ def similarity_bars(
 
 
 def timeline(
-    ax: Axes, times: Float[np.ndarray, " T"], similarity: Float[np.ndarray, "T Q"], texts: list[str]
+    ax: Axes,
+    times: Float[np.ndarray, " T"],
+    similarity: Float[np.ndarray, "T Q"],
+    texts: list[str],
+    *,
+    whole: Float[np.ndarray, " Q"],
 ) -> None:
-    """Similarity of every frame and text over time (s); the best on average is dark blue."""
-    order = np.argsort(-similarity.mean(0), kind="stable")
+    """Similarity of every frame and text over time (s); the best for the `whole` clip is dark blue,
+    as in `similarity_bars`.
+    """
+    order = np.argsort(-whole, kind="stable")
     styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (LIGHT_BLUE, (0, (5, 1)))] + [
         (LIGHT, "-")
     ] * max(0, len(texts) - 5)

@@ -1,4 +1,7 @@
-"""Classify videos as 45_own_classifier learned: `python -m vplib.predict RUN_FOLDER VIDEO ...`."""
+"""Classify videos as 45_own_classifier learned: `python -m vplib.predict RUN_FOLDER VIDEO ...`.
+
+The encoder is the one that 45_own_classifier chose (`weights=`, one's own, or the shipped one).
+"""
 
 import argparse
 import sys
@@ -25,9 +28,10 @@ def main() -> None:
     args = parser.parse_args()
     environment.write_any_letter()
     try:
-        classifier, classes = classify.restore(args.run_folder)
+        classifier, classes, encoder = classify.restore(args.run_folder)
     except CheckpointError as error:
         sys.exit(f"error: {files.printable(error)}")
+    print(files.printable(f"encoder: {encoder}"), file=sys.stderr, flush=True)
     failed = False
     for path in args.videos:
         try:

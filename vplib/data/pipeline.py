@@ -179,15 +179,25 @@ def stream(
 
 
 def read_clip(
-    source: bytes | Path, *, name: str, frames: int, size: int, resolution: int | None = None
+    source: bytes | Path,
+    *,
+    name: str,
+    frames: int,
+    size: int,
+    resolution: int | None = None,
+    max_pixels: int = video.PIXELS,
 ) -> UInt8[np.ndarray, "T S S 3"]:
     """A model's view of one video of any length: frames at evenly spaced moments, central square.
 
     The shorter side is scaled down to `resolution` pixels before the crop to `size`; without
     `resolution` it is scaled to `size`, up or down, so that the square is as large as can be.
-    Raises VideoError for a video that cannot be used.
+    Raises VideoError for a video that cannot be used, or has frames of more than `max_pixels`.
     """
     clip = video.decode(
-        source, name=name, resolution=resolution or size, enlarge=resolution is None
+        source,
+        name=name,
+        resolution=resolution or size,
+        enlarge=resolution is None,
+        max_pixels=max_pixels,
     )
     return crop(clip.frames[video.uniform_indices(clip.times, frames, end=clip.end)], size)

@@ -103,23 +103,28 @@ def merge_standardisation(probe: Probe, encoder: VideoEncoder) -> VideoClassifie
     return checkpoints.build(weights, name="the classifier")
 
 
-def save(classifier: VideoClassifier, classes: Sequence[str], folder: Path) -> None:
-    """Write `classifier.npz`, in the released layout, and `classes.json`, a name a logit."""
+def save(
+    classifier: VideoClassifier, classes: Sequence[str], folder: Path, *, encoder: str
+) -> None:
+    """Write `classifier.npz`, in the released layout, and `classes.json`: a name a logit, and whose
+    `encoder` it is, in words.
+    """
     folder = Path(folder)
     checkpoints.save(classifier, folder / "classifier.npz")
-    names = json.dumps({"classes": list(classes)}, indent=1, ensure_ascii=False) + "\n"
-    files.write(folder / "classes.json", names)
+    told = {"classes": list(classes), "encoder": encoder}
+    files.write(folder / "classes.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
-    """The classifier that `save` wrote and the names of its classes.
+def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
+    """The classifier that `save` wrote, the names of its classes, and whose encoder it has.
 
     Raises CheckpointError if the folder holds none, or its two files do not fit.
     """
     folder = Path(folder)
     try:
-        classes = json.loads((folder / "classes.json").read_text(encoding="utf-8"))["classes"]
-    except (OSError, ValueError, KeyError, TypeError):
+        told = json.loads((folder / "classes.json").read_text(encoding="utf-8"))
+        classes, encoder = told["classes"], told.get("encoder", "unknown")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise checkpoints.CheckpointError(
             f"no classifier in {folder}: there is no readable classes.json; give the run "
             "folder of a finished 45_own_classifier"
@@ -133,7 +138,7 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str]]:
             f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
             "run 45_own_classifier again"
         )
-    return classifier, classes
+    return classifier, classes, encoder
 
 
 def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:

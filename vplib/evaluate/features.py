@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from vplib.data import pipeline, shards
 from vplib.data.sources import SourceError
 from vplib.data.text import Tokenizer
-from vplib.data.video import VideoError
+from vplib.data.video import PIXELS, VideoError
 from vplib.model import checkpoints
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, normalise, pixels
 from vplib.progress import Progress
@@ -47,6 +47,7 @@ def features(
     frames: int,
     size: int,
     resolution: int | None = None,
+    max_pixels: int = PIXELS,
     batch: int,
     max_skipped_fraction: float,
 ) -> Features:
@@ -60,7 +61,7 @@ def features(
     left, and CheckpointError if a feature is not finite.
     """
     values, rows, skipped, report = {}, [], [], out / f"skipped-{name}.csv"
-    view = dict(frames=frames, size=size, resolution=resolution)
+    view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
     with Progress(len(source), name) as progress:
         for found, videos in _batches(source, batch, skipped, view):
             rows += found
@@ -160,16 +161,10 @@ def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:
     """
     model = checkpoints.load(weights)
     if not isinstance(model, VideoText):
-        raise checkpoints.CheckpointError(
-            f"{weights} has no text encoder: give weights=... of a video-text model, such as those "
-            "of 20_stage1"
-        )
+        raise checkpoints.no_text_encoder(weights)
     pieces = model.text_encoder.token_emb.emb_var.shape[0]
     if pieces != tokenizer.size:
-        raise checkpoints.CheckpointError(
-            f"{weights} knows {pieces} pieces of text and the vocabulary has {tokenizer.size}: "
-            "give data.tokenizer=<path> of the SentencePiece model that it was trained with"
-        )
+        raise checkpoints.other_vocabulary(weights, pieces, tokenizer.size)
     return model
 
 

@@ -26,6 +26,7 @@ from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
 from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
+PIECES = "text_encoder/token_emb/emb_var"  # the table with a row for each piece
 PACKED = 16  # times its own size is the most that a file of weights unpacks to
 
 
@@ -375,7 +376,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
         text_norm="primer_hybrid" if hybrid else "pre",
         aux_layers=stack("auxiliary_encoder/transformers_stack")["layers"] if more else 0,
         pooler_inner=heads * size,
-        vocabulary=shape("text_encoder/token_emb/emb_var", 2)[0],
+        vocabulary=shape(PIECES, 2)[0],
     )
 
 
@@ -427,21 +428,54 @@ def assign(
     have = {k[len(prefix) + 1 :]: v for k, v in weights.items() if k.startswith(prefix + "/")}
     missing, extra = sorted(want.keys() - have.keys()), sorted(have.keys() - want.keys())
     shapes = [k for k in want.keys() & have.keys() if flat[want[k]].shape != have[k].shape]
+    if have and PIECES in missing:
+        raise no_text_encoder(name)
     for what, keys in (("lacks", missing), ("has unknown", extra)):
         if keys:
             raise CheckpointError(
                 f"{name} is of another model: it {what} {keys[0]} (and {len(keys) - 1} more); "
-                "choose the model= it was trained with"
+                f"choose {_option(weights)}"
             )
+    if shapes == [PIECES]:
+        raise other_vocabulary(name, have[PIECES].shape[0], flat[want[PIECES]].shape[0])
     if shapes:
         k = sorted(shapes)[0]
         raise CheckpointError(
             f"{name} is of another size: {k} has shape {have[k].shape} and the model wants "
-            f"{flat[want[k]].shape}; choose the model= it was trained with"
+            f"{flat[want[k]].shape}; choose {_option(weights)}"
         )
-    nnx.update(
-        model,
-        nnx.from_flat_state(
-            [(path, flat[path].replace(jnp.asarray(have[k]))) for k, path in want.items()]
-        ),
+    # Models hold single precision, whatever the file has.
+    values = [
+        (path, flat[path].replace(jnp.asarray(have[k], jnp.float32))) for k, path in want.items()
+    ]
+    nnx.update(model, nnx.from_flat_state(values))
+
+
+def _option(weights: dict[str, np.ndarray]) -> str:
+    """`model=tiny`, or whichever file of `conf/model` has the sizes that the arrays show."""
+    try:
+        shown = {key: value for key, value in asdict(infer(weights)).items() if value}
+    except CheckpointError:
+        shown = {}
+    for file in sorted((paths.CONF / "model").glob("*.yaml")):
+        known = Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")))
+        known = asdict(known) | {key: shown.get(key) for key in ("vocabulary", "classes")}
+        if shown and all(known[key] == value for key, value in shown.items()):
+            return f"model={file.stem}, which it was trained with"
+    return "the model= it was trained with"
+
+
+def no_text_encoder(name: Path | str) -> CheckpointError:
+    """What to say of weights that know no text, where they are asked for it."""
+    return CheckpointError(
+        f"{name} has no text encoder: give weights=... of a video-text model, such as those of "
+        "20_stage1"
+    )
+
+
+def other_vocabulary(name: Path | str, known: int, given: int) -> CheckpointError:
+    """What to say of a text model that knows other pieces than the vocabulary has."""
+    return CheckpointError(
+        f"{name} knows {known} pieces of text and the vocabulary has {given}: give "
+        "data.tokenizer=<path> of the SentencePiece model that it was trained with"
     )
