@@ -29,7 +29,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vplib import files
 from vplib.data.video import VideoError
 
-FORMAT = 1  # raise it when the bytes of a shard change: shards of another are written again
+FORMAT = 2  # raise it when the bytes of a shard change: shards of another are written again
 
 
 class ShardError(ValueError):
