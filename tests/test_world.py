@@ -377,3 +377,11 @@ def test_colours_differ_for_every_kind_of_sight(sight):
     apart = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(len(seen), 1)]
     print(f"{sight}: smallest delta E {apart.min():.1f}")
     assert apart.min() > 20
+
+
+def test_colours_stand_out_from_every_background():
+    none, start = np.zeros((1, 2)), np.zeros(1)
+    tones = [drawing.backdrop(name, 0, 64, none, start).mean((0, 1, 2)) for name in BACKGROUNDS]
+    away = lab([*COLOURS.values()], "normal")[:, None] - lab(tones, "normal")
+    print(f"smallest delta E to a background {np.linalg.norm(away, axis=2).min():.1f}")
+    assert np.linalg.norm(away, axis=2).min() > 25

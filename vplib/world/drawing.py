@@ -9,9 +9,11 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Float
 
+# As far apart as their names allow for everyone, also for eyes without one kind of cone, which is
+# why they differ in lightness: dark red, mid green, light pink (tests/test_world.py).
 COLOURS = {
-    "red": (222, 42, 44), "orange": (250, 142, 26), "yellow": (252, 224, 58), "green": (44, 172, 66),
-    "cyan": (66, 220, 228), "blue": (44, 84, 226), "purple": (142, 58, 190), "pink": (252, 138, 196),
+    "red": (168, 8, 12), "orange": (240, 100, 0), "yellow": (250, 244, 70), "green": (51, 172, 102),
+    "cyan": (65, 255, 254), "blue": (88, 96, 252), "purple": (110, 24, 150), "pink": (248, 139, 189),
 }  # fmt: skip
 TEXTURES = ("plain", "striped", "dotted", "checked")
 VARIANTS = 4  # drawings of each background; a scene picks one and shifts it at random
