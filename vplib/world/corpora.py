@@ -48,8 +48,7 @@ CORPORA = {
     "ac3": Corpus("Anonymous-Corpus #3", "model", "better machine captions", 0.2, hallucinated=0.08),
     "webli": Corpus("WebLI", "alt text", "images with their alt-text", 0.0, images=True),
 }  # fmt: skip
-
-
+ACCURATE = Corpus("", "caption", "the full truth in a sentence", motion=1.0)  # evaluation families
 # Of an evaluation family: what probes learn from, what recipes are chosen on, and what is looked at
 # once, at the end.
 PARTS = ("train", "validation", "test")
@@ -156,18 +155,30 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
 
 
 def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
-    """The text of a clip, and what is wrong with it: the key `text_truth` of a clip's truth."""
-    described, rng = index, generator(seed, f"{corpus}/text", index)
+    """The text of a clip, and what is wrong with it: its `text_truth`."""
+    done, rng = _faults(corpus, index, seed)
+    subject = scene(corpus, done["describes"], seed=seed)
     if corpus not in CORPORA:
-        subject = scene(corpus, index, seed=seed)
-        done = {
-            "misaligned": False,
-            "hallucinated": False,
-            "mentions_motion": True,
-            "off_topic": False,
-        }
-        return captions.caption(subject), done | {"describes": index}
-    rules = CORPORA[corpus]
+        return captions.caption(subject), done
+    if done["hallucinated"]:
+        subject = captions.hallucinate(subject, rng)
+    written = captions.write(
+        CORPORA[corpus].text_source,
+        subject,
+        rng,
+        motion=done["mentions_motion"],
+        off_topic=done["off_topic"],
+    )
+    return written, done
+
+
+def text_truth(corpus: str, index: int, *, seed: int = 0) -> dict:
+    """What is wrong with the text of a clip, and which clip it describes."""
+    return _faults(corpus, index, seed)[0]
+
+
+def _faults(corpus: str, index: int, seed: int) -> tuple[dict, np.random.Generator]:
+    rng, rules = generator(seed, f"{corpus}/text", index), CORPORA.get(corpus, ACCURATE)
     rates = {
         "misaligned": rules.elsewhere,
         "hallucinated": rules.hallucinated,
@@ -176,15 +187,8 @@ def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
     }
     done = {key: bool(rng.random() < rate) for key, rate in rates.items()}
     done["mentions_motion"] &= not done["off_topic"]
-    if done["misaligned"]:
-        described += int(rng.integers(1, rules.reach + 1))
-    subject = scene(corpus, described, seed=seed)
-    if done["hallucinated"]:
-        subject = captions.hallucinate(subject, rng)
-    written = captions.write(
-        rules.text_source, subject, rng, motion=done["mentions_motion"], off_topic=done["off_topic"]
-    )
-    return written, done | {"describes": described}
+    away = int(rng.integers(1, rules.reach + 1)) if done["misaligned"] else 0
+    return done | {"describes": index + away}, rng
 
 
 def clip(
@@ -301,10 +305,10 @@ class _Facts(dict):
 
     def __missing__(self, key: str):
         subject = scene(self._corpus, self._index, seed=self._seed)
-        if key == "labels":  # in a fraction of the time of all
+        if key == "text_truth":
+            found = {key: text_truth(self._corpus, self._index, seed=self._seed)}
+        elif key == "labels":  # in a fraction of the time of all
             found = {key: labels(subject)}
-        elif key == "text_truth":
-            found = {key: text(self._corpus, self._index, seed=self._seed)[1]}
         else:
             found = truth(subject, frames=self["frames"], fps=self["fps"])
         self.update(found)
