@@ -304,12 +304,13 @@ class _Facts(dict):
         self._corpus, self._index, self._seed = (meta[key] for key in ("corpus", "index", "seed"))
 
     def __missing__(self, key: str):
-        subject = scene(self._corpus, self._index, seed=self._seed)
+        clip = self._corpus, self._index
         if key == "text_truth":
-            found = {key: text_truth(self._corpus, self._index, seed=self._seed)}
+            found = {key: text_truth(*clip, seed=self._seed)}
         elif key == "labels":  # in a fraction of the time of all
-            found = {key: labels(subject)}
+            found = {key: labels(scene(*clip, seed=self._seed))}
         else:
+            subject = scene(*clip, seed=self._seed)
             found = truth(subject, frames=self["frames"], fps=self["fps"])
         self.update(found)
         return found[key]
