@@ -11,11 +11,12 @@ import signal
 import subprocess
 import sys
 import time
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
-from vplib import files
+from vplib import files, paths
 from vplib.data import shards
 from vplib.data.video import VideoError
 
@@ -140,9 +141,51 @@ def test_finished_shards_are_kept_and_a_changed_source_writes_all_again(tmp_path
     for path in tmp_path.glob("toy-*.json"):
         path.write_text("[]")  # what is said of a shard is no longer known
     assert write(Toy(), tmp_path) == first
+    assert write(Untouchable(), tmp_path) == first
     second = write(Toy(count=31, fingerprint="two"), tmp_path)
     assert second["fingerprint"] != first["fingerprint"]
     assert len(shards.Shards(tmp_path)) == 31 and len(list(tmp_path.glob("*.array_record"))) == 4
+
+
+class Louder(Toy):
+    """Other words for one clip of the second shard."""
+
+    def __getitem__(self, index):
+        clip = super().__getitem__(index)
+        return clip._replace(text=clip.text.upper()) if index == 12 else clip
+
+
+def depended_on(folder):
+    """What DVC and training take notice of: all but stamps, which `.dvcignore` names."""
+    return {name: data for name, data in contents(folder).items() if not name.endswith(".source")}
+
+
+def test_code_that_writes_equal_bytes_changes_nothing_that_others_depend_on(tmp_path):
+    first, before = write(Toy(), tmp_path), depended_on(tmp_path)
+    stamps = contents(tmp_path).keys() - before.keys()
+    assert stamps == {f".toy-0000{index}-of-00003.source" for index in range(3)}
+    ignored = (paths.ROOT / ".dvcignore").read_text(encoding="utf-8").split()
+    assert all(any(fnmatch(stamp, one) for one in ignored) for stamp in stamps)
+    assert write(Toy(fingerprint="two"), tmp_path) == first and depended_on(tmp_path) == before
+    again = write(Louder(fingerprint="three"), tmp_path)
+    assert again["fingerprint"] != first["fingerprint"]
+    assert shards.Shards(tmp_path)[12].text == "CLIP NUMBER 12"
+    differ = [name for name, data in depended_on(tmp_path).items() if data != before[name]]
+    assert sorted(differ) == [
+        "manifest.json",
+        "toy-00001-of-00003.array_record",
+        "toy-00001-of-00003.json",
+    ]
+
+
+def test_shards_that_others_put_in_their_place_are_written_again(tmp_path):
+    """As `dvc checkout` of another commit does, which leaves the stamps behind."""
+    first = write(Toy(), tmp_path / "mine")
+    write(Louder(), tmp_path / "other")
+    for path in (tmp_path / "other").glob("toy-*"):
+        (tmp_path / "mine" / path.name).write_bytes(path.read_bytes())
+    assert write(Toy(), tmp_path / "mine") == first
+    assert shards.Shards(tmp_path / "mine")[12].text == "clip number 12"
 
 
 def started(folder, **options):
@@ -154,7 +197,7 @@ def started(folder, **options):
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     writer = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path})
-    while not list(folder.glob("toy-*.json")):
+    while not list(folder.glob(".toy-*.source")):
         assert writer.poll() is None
         time.sleep(0.01)
     return writer
@@ -189,7 +232,7 @@ def test_workers_end_with_a_killed_parent_and_their_files_go_with_the_next_start
         time.sleep(0.05)
     write(Toy(count=26), tmp_path, shard_size=13)  # a plan without these shards
     assert not temporaries(tmp_path)
-    assert len(list(tmp_path.glob("toy-*"))) == 4
+    assert len(list(tmp_path.glob("toy-*"))) == 4 and len(list(tmp_path.glob(".toy-*"))) == 2
 
 
 def children(process):

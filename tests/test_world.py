@@ -2,10 +2,15 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vplib import code
+from vplib.data import shards
+from vplib.evaluate import tasks
+from vplib.evaluate.features import Originals, metadata
 from vplib.world import captions, corpora, drawing, scenes
 from vplib.world.drawing import BACKGROUNDS, COLOURS, SHAPES, TEXTURES
 
@@ -13,7 +18,7 @@ CLASSES = len(scenes.MOTION_CLASSES)
 TRAIN, TEST, FRAMES = 167 * CLASSES, 67 * CLASSES, (0, 8, 15)
 SPLITS = [
     *corpora.CORPORA,
-    *(f"{family}/{part}" for family in corpora.EVALS for part in ("train", "test")),
+    *(f"{family}/{part}" for family in corpora.EVALS for part in ("train", "validation", "test")),
 ]
 MOVES = re.compile(
     r"\b(moves|slides|drifts|rises|sinks|spins|turns|rotates|circles|goes|shakes|trembles|pulses|grows"
@@ -58,7 +63,8 @@ def test_clips_depend_on_nothing_but_seed_corpus_and_index():
         frames, text, known = corpora.clip("yt180m", index)
         assert (frames == forwards[index][0]).all() and (text, known) == forwards[index][1:]
     assert corpora.clip("yt180m", 3, seed=1)[1] != forwards[3][1]
-    assert corpora.scene("motion/train", 3) != corpora.scene("motion/test", 3)
+    parts = [corpora.scene(f"motion/{part}", 3) for part in corpora.PARTS]
+    assert len({str(part) for part in parts}) == 3
     subject = corpora.scene("yt180m", 2)
     assert (corpora.render(subject, only=[4, 9]) == corpora.render(subject)[[4, 9]]).all()
 
@@ -282,10 +288,100 @@ def test_prompts_name_the_class():
         assert len(every) == len(set(every)) >= 2 * len(values)
 
 
-def test_the_source_encodes_clips():
-    source = corpora.WorldSource("motion/test", 3, resolution=32)
+def test_the_source_encodes_clips_and_says_who_they_are():
+    source = corpora.WorldSource("motion/test", 3, resolution=32, seed=5)
     clip = source[2]
     assert (source.name, len(source), len(list(source))) == ("motion-test", 3, 3)
     assert source.fingerprint != corpora.WorldSource("motion/test", 4, resolution=32).fingerprint
-    assert clip.meta["frames"] == 16 and clip.meta["duration"] == 2.0 and len(clip.video) > 500
+    length = {"fps": 8.0, "frames": 16, "duration": 2.0}
+    assert clip.meta == {"corpus": "motion/test", "index": 2, "seed": 5, **length}
+    assert len(clip.video) > 500 and clip.text == corpora.text("motion/test", 2, seed=5)[0]
     assert corpora.WorldSource("webli", 1)[0].meta["frames"] == 1
+    chosen = corpora.WorldSource("retrieval/test", 2, unlike=True)
+    vars(chosen)["indices"] = [4, 7]  # which clip it is, not its place in the shards
+    assert chosen[1].meta["index"] == 7
+
+
+@pytest.mark.parametrize("corpus", ["retrieval/test", "yt180m", "webli"])
+def test_what_is_true_of_a_clip_is_found_again_from_its_record(tmp_path, corpus):
+    source = corpora.WorldSource(corpus, 4, resolution=32, seed=3)
+    shards.write(source, tmp_path, shard_size=4, workers=0, max_skipped_fraction=0)
+    known = corpora.Known(shards.Shards(tmp_path))
+    assert isinstance(known, Originals) and len(known) == 4
+    for index in range(4):
+        truth = corpora.clip(corpus, index, resolution=32, seed=3)[2]
+        file, facts = known.original(index)
+        assert file == known[index].video and facts["file_name"] == f"{tmp_path.name}[{index}]"
+        assert [facts[key] for key in truth] == list(truth.values())
+        assert [known.original(index)[1].get(key) for key in truth] == list(truth.values())
+        assert facts.get("no such fact") is None
+    key = "labels.object"
+    objects = [corpora.scene(corpus, i, seed=3) for i in range(4)]
+    objects = [scene.objects[scene.target].shape for scene in objects]
+    assert tasks.labels(metadata(known), key, name=corpus) == objects
+
+
+def test_labels_need_no_trajectories(monkeypatch):
+    monkeypatch.delattr(corpora, "poses")
+    meta = {"corpus": "motion/test", "index": 0, "seed": 0}
+    assert corpora._Facts(meta)["labels"]["motion"] in scenes.MOTION_CLASSES
+
+
+def test_a_new_kind_of_question_changes_no_record_and_no_fingerprint(monkeypatch):
+    source = corpora.WorldSource("qa/test", 2, resolution=32)
+    before, mark = [*source], source.fingerprint
+    rewritten = {"captions.questions": 0, "drawing.draw": 1, "captions.describe": 1}
+    for name, changes in rewritten.items():
+        module, _, function = name.partition(".")
+
+        def parsed(one, module=module, function=function, original=code._parsed):
+            text = Path(code._path(one)).read_text(encoding="utf-8")
+            if one == f"vplib.world.{module}":
+                text = text.replace(f"def {function}(", f"def {function}(new, ")
+                assert "(new, " in text
+            return original(text)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(code, "_module", lambda one, p=parsed: code._path(one) and p(one))
+            assert (source.fingerprint != mark) == changes, name
+    monkeypatch.setattr(captions, "questions", lambda scene, starts: [{"kind": "new"}])
+    assert [*source] == before and corpora.truth(corpora.scene("qa/test", 0))["qa"] == [
+        {"kind": "new"}
+    ]
+
+
+# --- colours -------------------------------------------------------------------------------------
+
+# Linear RGB as people without one kind of cone see it: Machado, Oliveira and Fernandes (2009).
+SIGHT = {
+    "normal": np.eye(3),
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+
+
+def lab(colours, sight):
+    """CIE L*a*b* (D65) of sRGB colours in 0..255, seen with this kind of sight."""
+    share = np.asarray(colours) / 255
+    linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+    linear = np.clip(linear @ np.transpose(SIGHT[sight]), 0, 1)
+    rgb_to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]  # fmt: skip
+    x, y, z = (np.cbrt(np.maximum(linear @ np.transpose(rgb_to_xyz), 0.0089)) / np.cbrt((0.95047, 1, 1.08883))).T  # fmt: skip
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], 1)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_colours_differ_for_every_kind_of_sight(sight):
+    seen = lab([*COLOURS.values()], sight)
+    apart = np.linalg.norm(seen[:, None] - seen, axis=2)[np.triu_indices(len(seen), 1)]
+    print(f"{sight}: smallest delta E {apart.min():.1f}")
+    assert apart.min() > 20
+
+
+def test_colours_stand_out_from_every_background():
+    none, start = np.zeros((1, 2)), np.zeros(1)
+    tones = [drawing.backdrop(name, 0, 64, none, start).mean((0, 1, 2)) for name in BACKGROUNDS]
+    away = lab([*COLOURS.values()], "normal")[:, None] - lab(tones, "normal")
+    print(f"smallest delta E to a background {np.linalg.norm(away, axis=2).min():.1f}")
+    assert np.linalg.norm(away, axis=2).min() > 25

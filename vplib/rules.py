@@ -66,7 +66,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.kind", _words("world", "folder", "webdataset")),
     ("data.corpora.*", _number(0)),
     ("data.mixing", _words("alternating", "plain")),
-    ("data.clips data.images data.eval_train data.eval_test data.candidates", _whole(1)),
+    ("data.clips data.images data.candidates", _whole(1)),
+    ("data.eval_train.* data.eval_validation data.eval_test", _whole(1)),
     ("data.clip_frames data.shard_size data.max_pixels", _whole(1)),
     ("data.resolution", _whole(2, 8192)),
     ("data.fps", Rule(float, lambda v: 0 < v <= 1000, "a number, more than 0 and at most 1000")),
@@ -86,12 +87,12 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("*.warmup *.shuffle_warmup stage1.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
-    ("hardware.remat optim.tensorboard stage2.*", _flag),
+    ("data.validation hardware.remat optim.tensorboard stage2.*", _flag),
     ("probe.shots eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
-OPEN = ("data.corpora", "data.tasks")
+OPEN = ("data.corpora", "data.tasks", "data.eval_train")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),

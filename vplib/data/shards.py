@@ -29,7 +29,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from vplib import files
 from vplib.data.video import VideoError
 
-FORMAT = 1  # part of the fingerprint: raise it when the bytes of a shard change
+FORMAT = 2  # raise it when the bytes of a shard change: shards of another are written again
 
 
 class ShardError(ValueError):
@@ -52,7 +52,7 @@ class Clip(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Where clips come from. `fingerprint` changes whenever a clip does; it survives pickling."""
+    """Where clips come from; it survives pickling. `fingerprint` changes whenever a clip might."""
 
     name: str
     fingerprint: str
@@ -84,12 +84,14 @@ def write(
 ) -> dict:
     """Writes `<name>-00000-of-00003.array_record` and so on, and last `manifest.json`.
 
-    A shard covers `shard_size` indices of the source and has a JSON of statistics beside it. A clip
-    that raises anything is left out and listed with its cause in the manifest and `skipped.csv`;
-    only lack of memory and a full disk end the writing. Shards that an interrupted call finished
-    are kept, but for those where another error than VideoError was raised: that may be mended by
-    now. `workers` processes write at the same time; 0 writes in this one.
-    `progress.update(clips, skipped=...)` is called after each shard. Returns the manifest.
+    A shard covers `shard_size` indices of the source and has a JSON of statistics beside it, and a
+    hidden stamp of what it was written from. DVC ignores stamps, so that code which writes equal
+    bytes makes nothing run again. A clip that raises anything is left out and listed with its cause
+    in the manifest and `skipped.csv`; only lack of memory and a full disk end the writing. Shards
+    that an interrupted call finished are kept, but for those of a source with another `fingerprint`
+    and those where another error than VideoError was raised: that may be mended by now. `workers`
+    processes write at the same time; 0 writes in this one. `progress.update(clips, skipped=...)` is
+    called after each shard. Returns the manifest; its `fingerprint` is a digest of all records.
 
     Raises ShardError, and writes no manifest, if the share of clips left out exceeds
     `max_skipped_fraction` or is 1, and FileError if the folder cannot be written or another process
@@ -105,12 +107,12 @@ def write(
         raise ShardError(f"{source.name}: the source holds no clips; point it at some.")
     with files.locked(folder, doing="writing shards"):
         settings = json.dumps([FORMAT, source.name, source.fingerprint, total, shard_size])
-        fingerprint = hashlib.sha256(settings.encode()).hexdigest()
         tasks = _tasks(source.name, total, shard_size, folder)
+        origin = hashlib.sha256(settings.encode()).hexdigest()
         _remove_outdated(folder, source.name, keep={path.stem for path, _ in tasks})
 
         shards, skipped, seen = [], [], 0
-        with _mapped(source, fingerprint, workers) as written:
+        with _mapped(source, origin, workers) as written:
             for (_, indices), shard in zip(tasks, written(tasks), strict=True):
                 shards.append(shard)
                 skipped += shard["skipped"]
@@ -128,15 +130,15 @@ def write(
                 f"written (first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files "
                 f"listed in {report} or raise data.max_skipped_fraction."
             )
-        manifest = _manifest(source.name, fingerprint, shards)
+        manifest = _manifest(source.name, shards)
         _write_json(folder / "manifest.json", manifest)
     return manifest
 
 
-def _manifest(name: str, fingerprint: str, shards: list[dict]) -> dict:
+def _manifest(name: str, shards: list[dict]) -> dict:
     return {
         "name": name,
-        "fingerprint": fingerprint,
+        "fingerprint": _digest(bytes.fromhex(shard["digest"]) for shard in shards),
         "records": sum(shard["records"] for shard in shards),
         "shards": [{key: shard[key] for key in ("file", "records", "bytes")} for shard in shards],
         "statistics": _merged(shard["statistics"] for shard in shards),
@@ -219,33 +221,33 @@ def _tasks(name: str, total: int, shard_size: int, folder: Path) -> list[tuple[P
 
 def _remove_outdated(folder: Path, name: str, keep: set[str]):
     """Removes the manifest and what a killed process or a corpus of another size left."""
-    shard = rf"{re.escape(name)}-\d+-of-\d+\.(array_record|json)"
+    shard = rf"\.?({re.escape(name)}-\d+-of-\d+)\.(array_record|json|source)"
     with files.explained(folder):
         # A manifest of other shards must not describe what is being written.
         (folder / "manifest.json").unlink(missing_ok=True)
         for path in folder.iterdir():
-            temporary = re.fullmatch(rf"\.?{shard}\.(.+\.)?tmp", path.name)
-            if temporary or re.fullmatch(shard, path.name) and path.stem not in keep:
+            found = re.fullmatch(shard, path.name)
+            if found and found[1] not in keep or re.fullmatch(rf"\.?{shard}\.(.+\.)?tmp", path.name):
                 path.unlink()
 
 
 @contextlib.contextmanager
 def _mapped(
-    source: Source, fingerprint: str, workers: int
+    source: Source, origin: str, workers: int
 ) -> Iterator[Callable[[list], Iterable[dict]]]:
     """A `map` of `_write_shard` over tasks, here or in processes.
 
     Leaving early cancels what has not begun.
     """
     if not workers:
-        yield lambda tasks: (_write_shard(source, fingerprint, *task) for task in tasks)
+        yield lambda tasks: (_write_shard(source, origin, *task) for task in tasks)
         return
     # spawn: forking a process that runs JAX or a notebook's threads may deadlock.
     pool = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(source, fingerprint),
+        initargs=(source, origin),
     )
     try:
         yield lambda tasks: pool.map(_write_shard_in_worker, tasks)
@@ -258,10 +260,10 @@ def _mapped(
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(source: Source, fingerprint: str):
+def _start_worker(source: Source, origin: str):
     """Sends the source to each process once, not with every task: its list of files may be long."""
     global _worker_arguments
-    _worker_arguments = source, fingerprint
+    _worker_arguments = source, origin
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -275,15 +277,21 @@ def _write_shard_in_worker(task: tuple[Path, range]) -> dict:
     return _write_shard(*_worker_arguments, *task)
 
 
-def _write_shard(source: Source, fingerprint: str, path: Path, indices: range) -> dict:
-    """Writes one shard and, last, its JSON of facts, unless both are there; returns the facts."""
-    facts_path = path.with_suffix(".json")
+def _write_shard(source: Source, origin: str, path: Path, indices: range) -> dict:
+    """Writes one shard, its JSON of facts and, last, its stamp, unless they are there and of this
+    origin; returns the facts.
+
+    The stamp names the bytes, too: shards that DVC or a person put there have none, or another's.
+    """
+    facts_path, stamp = path.with_suffix(".json"), path.with_name(f".{path.stem}.source")
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         facts = json.loads(facts_path.read_bytes())
-        if facts["fingerprint"] == fingerprint and facts["bytes"] == path.stat().st_size:
+        kept = stamp.read_text(encoding="utf-8") == _stamped(origin, facts)
+        if kept and facts["bytes"] == path.stat().st_size:
             return facts
-    skipped, statistics, mistakes = [], [], False
+    skipped, statistics, digests, mistakes = [], [], [], False
     with files.replacing(path) as temporary:
+        stamp.unlink(missing_ok=True)
         # One record a group: fastest random access.
         writer = ArrayRecordWriter(str(temporary), "group_size:1")
         try:
@@ -299,18 +307,29 @@ def _write_shard(source: Source, fingerprint: str, path: Path, indices: range) -
                     continue
                 writer.write(record)
                 statistics.append(counts)
+                digests.append(hashlib.sha256(record).digest())
         finally:
             writer.close()
     facts = {
         "file": path.name,
-        "fingerprint": fingerprint,
+        "digest": _digest(digests),
         "records": len(statistics),
         "bytes": path.stat().st_size,
         "statistics": _merged(statistics),
         "skipped": skipped,
     }
-    _write_json(facts_path, {**facts, "fingerprint": None} if mistakes else facts)
+    _write_json(facts_path, facts)
+    if not mistakes:
+        files.write(stamp, _stamped(origin, facts))
     return facts
+
+
+def _stamped(origin: str, facts: dict) -> str:
+    return f"{origin} {facts['digest']}\n"
+
+
+def _digest(digests: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(digests)).hexdigest()
 
 
 def _full(error: Exception) -> bool:

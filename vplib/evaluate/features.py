@@ -1,6 +1,7 @@
 """Features of a whole corpus, videos and texts, by a frozen model, a batch of clips at a time."""
 
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -97,17 +98,27 @@ def _batches(
 
     The last batch repeats its last clip, so that all have one shape, and encoders compile once.
     """
-    rows, videos = [], []
-    for index in range(len(source)):
+
+    def read(index: int) -> np.ndarray | VideoError:
         try:
             original, meta = source.original(index)
-            videos.append(pipeline.read_clip(original, name=meta["file_name"], **view))
-            rows.append(index)
+            return pipeline.read_clip(original, name=meta["file_name"], **view)
         except VideoError as error:
-            skipped.append({"file": error.name, "reason": error.problem})
-        if len(videos) == batch or (videos and index == len(source) - 1):
-            yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
-            rows, videos = [], []
+            return error
+
+    rows, videos = [], []
+    with ThreadPoolExecutor(2) as pool:
+        for start in range(0, len(source), batch):
+            part = range(start, min(start + batch, len(source)))
+            for index, found in zip(part, pool.map(read, part), strict=True):
+                if isinstance(found, VideoError):
+                    skipped.append({"file": found.name, "reason": found.problem})
+                else:
+                    rows.append(index)
+                    videos.append(found)
+                if len(videos) == batch or (videos and index == len(source) - 1):
+                    yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
+                    rows, videos = [], []
 
 
 def metadata(source: Originals) -> list[dict | None]:

@@ -8,7 +8,8 @@ arXiv:2402.13217, Table 1); evaluation families differ in which *scenes* they ho
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -16,6 +17,9 @@ from jaxtyping import UInt8
 from vplib import code
 from vplib.world import captions, drawing, scenes
 from vplib.world.scenes import EVALS, Scene, balanced, generator, poses
+
+if TYPE_CHECKING:
+    from vplib.data.shards import Clip, Shards
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,10 @@ CORPORA = {
     "ac3": Corpus("Anonymous-Corpus #3", "model", "better machine captions", 0.2, hallucinated=0.08),
     "webli": Corpus("WebLI", "alt text", "images with their alt-text", 0.0, images=True),
 }  # fmt: skip
+ACCURATE = Corpus("", "caption", "the full truth in a sentence", motion=1.0)  # evaluation families
+# Of an evaluation family: what probes learn from, what recipes are chosen on, and what is looked at
+# once, at the end.
+PARTS = ("train", "validation", "test")
 
 
 def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
@@ -57,12 +65,13 @@ def scene(corpus: str, index: int, *, seed: int = 0) -> Scene:
         return scenes.general(
             rng, corpus, counts=scenes.IMAGE_COUNTS if CORPORA[corpus].images else scenes.COUNTS
         )
-    if family in EVALS and part in ("train", "test"):
+    if family in EVALS and part in PARTS:
         return EVALS[family](
             rng, family, lambda axis, values: balanced(values, axis, corpus, index, seed)
         )
-    known = ", ".join((*CORPORA, *(f"{name}/train or /test" for name in EVALS)))
-    raise ValueError(f"unknown corpus {corpus!r}: choose one of {known}")
+    known = ", ".join((*CORPORA, *(f"{name}/{PARTS[0]}" for name in EVALS)))
+    also = " or /".join(PARTS[1:])
+    raise ValueError(f"unknown corpus {corpus!r}: choose one of {known} (or /{also})")
 
 
 # --- pixels, truth, text -------------------------------------------------------------------------
@@ -87,6 +96,23 @@ def render(
     return (canvas + 0.5).clip(0, 255).astype(np.uint8)
 
 
+def labels(scene: Scene) -> dict:
+    """The classes of a clip: the part of its truth that needs no trajectory."""
+    main = scene.objects[scene.target]
+    return {
+        "object": main.shape,
+        "colour": main.colour,
+        "texture": main.texture,
+        "motion": main.motion,
+        "background": scene.background,
+        "camera": scene.camera,
+        "motions": sorted(
+            {word for thing in scene.objects for word in thing.motion.split("_then_")}
+        ),
+        "interaction": scene.interaction,
+    }
+
+
 def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
     """All that is true of a clip, for JSON; boxes x0, y0, x1, y1 in [0, 1], times in seconds."""
     seconds, length = np.arange(frames) / fps, frames / fps
@@ -104,7 +130,6 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
     ]
     if scene.interaction:
         events = [{"label": scene.interaction, "start": 0.0, "end": length}]
-    motions = {word for thing in scene.objects for word in thing.motion.split("_then_")}
     return {
         "kind": scene.kind,
         "objects": [
@@ -125,32 +150,35 @@ def truth(scene: Scene, *, frames: int = 16, fps: float = 8.0) -> dict:
         "caption": captions.caption(scene),
         "captions_reference": captions.references(scene),
         "qa": captions.questions(scene, pose[:, 0, :2]),
-        "labels": {
-            "object": main.shape,
-            "colour": main.colour,
-            "texture": main.texture,
-            "motion": main.motion,
-            "background": scene.background,
-            "camera": scene.camera,
-            "motions": sorted(motions),
-            "interaction": scene.interaction,
-        },
+        "labels": labels(scene),
     }
 
 
 def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
-    """The text of a clip, and what is wrong with it: the key `text_truth` of a clip's truth."""
-    described, rng = index, generator(seed, f"{corpus}/text", index)
+    """The text of a clip, and what is wrong with it: its `text_truth`."""
+    done, rng = _faults(corpus, index, seed)
+    subject = scene(corpus, done["describes"], seed=seed)
     if corpus not in CORPORA:
-        subject = scene(corpus, index, seed=seed)
-        done = {
-            "misaligned": False,
-            "hallucinated": False,
-            "mentions_motion": True,
-            "off_topic": False,
-        }
-        return captions.caption(subject), done | {"describes": index}
-    rules = CORPORA[corpus]
+        return captions.caption(subject), done
+    if done["hallucinated"]:
+        subject = captions.hallucinate(subject, rng)
+    written = captions.write(
+        CORPORA[corpus].text_source,
+        subject,
+        rng,
+        motion=done["mentions_motion"],
+        off_topic=done["off_topic"],
+    )
+    return written, done
+
+
+def text_truth(corpus: str, index: int, *, seed: int = 0) -> dict:
+    """What is wrong with the text of a clip, and which clip it describes."""
+    return _faults(corpus, index, seed)[0]
+
+
+def _faults(corpus: str, index: int, seed: int) -> tuple[dict, np.random.Generator]:
+    rng, rules = generator(seed, f"{corpus}/text", index), CORPORA.get(corpus, ACCURATE)
     rates = {
         "misaligned": rules.elsewhere,
         "hallucinated": rules.hallucinated,
@@ -159,15 +187,8 @@ def text(corpus: str, index: int, *, seed: int = 0) -> tuple[str, dict]:
     }
     done = {key: bool(rng.random() < rate) for key, rate in rates.items()}
     done["mentions_motion"] &= not done["off_topic"]
-    if done["misaligned"]:
-        described += int(rng.integers(1, rules.reach + 1))
-    subject = scene(corpus, described, seed=seed)
-    if done["hallucinated"]:
-        subject = captions.hallucinate(subject, rng)
-    written = captions.write(
-        rules.text_source, subject, rng, motion=done["mentions_motion"], off_topic=done["off_topic"]
-    )
-    return written, done | {"describes": described}
+    away = int(rng.integers(1, rules.reach + 1)) if done["misaligned"] else 0
+    return done | {"describes": index + away}, rng
 
 
 def clip(
@@ -198,13 +219,6 @@ def distinct(corpus: str, count: int, *, seed: int = 0) -> list[int]:
     return list(chosen.values())
 
 
-@cache
-def _code() -> str:
-    from vplib.data import video
-
-    return code.of(clip, distinct, video.encode)
-
-
 @dataclass(frozen=True)
 class WorldSource:
     """A corpus as a source for `data.shards.write`; `unlike`: clips whose captions all differ."""
@@ -229,8 +243,8 @@ class WorldSource:
 
     @property
     def fingerprint(self) -> str:
-        """Of the arguments and of the code that draws and writes."""
-        return hashlib.sha256(f"{self!r} {_code()}".encode()).hexdigest()[:16]
+        """Of the arguments and of the code that draws and writes; a digest, not of the clips."""
+        return hashlib.sha256(f"{self!r} {code.of(WorldSource)}".encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
         return self.count
@@ -241,17 +255,68 @@ class WorldSource:
 
         if not 0 <= index < self.count:
             raise IndexError(f"clip {index} of {self.corpus}, which has {self.count}")
-        frames, written, known = clip(
-            self.corpus,
-            self.indices[index],
-            seed=self.seed,
+        number = self.indices[index]
+        still = self.corpus in CORPORA and CORPORA[self.corpus].images
+        frames = render(
+            scene(self.corpus, number, seed=self.seed),
             resolution=self.resolution,
-            frames=self.frames,
+            frames=1 if still else self.frames,
             fps=self.fps,
         )
-        meta = known | {
+        written, _ = text(self.corpus, number, seed=self.seed)
+        # Who it is, not what is true of it: `Known` finds that out, and a new fact or question
+        # changes no record.
+        identity = {"corpus": self.corpus, "index": number, "seed": self.seed}
+        length = {
             "fps": float(self.fps),
             "frames": len(frames),
             "duration": len(frames) / self.fps,
         }
-        return shards.Clip(video.encode(frames, self.fps), written, meta)
+        return shards.Clip(video.encode(frames, self.fps), written, identity | length)
+
+
+class Known:
+    """Shards of the world as `evaluate.features.Originals`: videos, and what is true of each.
+
+    The truth is recomputed from the identity that a record holds, when it is first asked for.
+    """
+
+    def __init__(self, shards: "Shards"):
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, index: int) -> "Clip":
+        return self.shards[index]
+
+    def original(self, index: int) -> tuple[bytes, dict]:
+        """The stored video file, and its metadata with all of `truth` and its `text_truth`."""
+        file, meta = self.shards.original(index)
+        return file, _Facts(meta)
+
+
+class _Facts(dict):
+    """A record's metadata; what else is true of the clip joins it when it is asked for."""
+
+    def __init__(self, meta: dict):
+        super().__init__(meta)
+        self._corpus, self._index, self._seed = (meta[key] for key in ("corpus", "index", "seed"))
+
+    def __missing__(self, key: str):
+        clip = self._corpus, self._index
+        if key == "text_truth":
+            found = {key: text_truth(*clip, seed=self._seed)}
+        elif key == "labels":  # in a fraction of the time of all
+            found = {key: labels(scene(*clip, seed=self._seed))}
+        else:
+            subject = scene(*clip, seed=self._seed)
+            found = truth(subject, frames=self["frames"], fps=self["fps"])
+        self.update(found)
+        return found[key]
+
+    def get(self, key: str, default=None):
+        try:
+            return self[key]
+        except KeyError:
+            return default
