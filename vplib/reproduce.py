@@ -199,11 +199,11 @@ def _committed(file: str) -> str:
 def seeds(scale: str, count: int) -> None:
     """Train and measure the seeds 1 to `count` - 1 on the shards of seed 0, one after another.
 
-    A run that ended with today's code is skipped, one that was killed goes on; whatever builds on
+    A run that ended with the present code is skipped, one that was killed goes on; whatever builds on
     a run that was made anew is made anew. Raises SystemExit when there are no shards, and what
     `run.run` raises; RunError names the notebook.
     """
-    shards = results.shards(config.load(SEEDED[0], [f"scale={scale}"]))
+    shards = results.shards(config.load(TRAINING[0], [f"scale={scale}", "seed=1"]))
     if not shards.is_dir():
         first = {"lesson": "make reproduce"}.get(scale, f"make {scale}")
         sys.exit(f"error: {paths.short(shards)} is missing, which all seeds share: {first} first")
@@ -213,37 +213,39 @@ def seeds(scale: str, count: int) -> None:
             while left and _is_finished(left[0], scale, seed):
                 left.pop(0)
             for name in left:
-                for file in (
-                    _stamp(name, scale, seed),
-                    _stamp(name, scale, seed).with_name("metrics.json"),
-                ):
-                    file.unlink(missing_ok=True)
+                for file in ("code.json", "metrics.json"):
+                    (_folder(name, scale, seed) / file).unlink(missing_ok=True)
             for name in left:
-                now = code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
+                now = _code(name)
                 run.run(name, [f"scale={scale}", f"seed={seed}"])
-                files.write(_stamp(name, scale, seed), json.dumps(now, indent=1) + "\n")
+                files.write(_folder(name, scale, seed) / "code.json", now)
 
 
-def _stamp(name: str, scale: str, seed: int) -> Path:
-    """Where it stands with what code a run ended."""
-    return paths.RUNS / name / paths.tag("world", scale, seed=seed) / "code.json"
+def _folder(name: str, scale: str, seed: int) -> Path:
+    return paths.RUNS / name / paths.tag("world", scale, seed=seed)
+
+
+def _code(name: str) -> str:
+    """What `code.json` says of a run that starts now."""
+    return json.dumps(code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb"), indent=1) + "\n"
 
 
 def _is_finished(name: str, scale: str, seed: int) -> bool:
-    stamp = _stamp(name, scale, seed)
-    made = ["code.json", "metrics.json", *(["weights.npz"] if name in TRAINING else [])]
-    if not all((stamp.parent / file).exists() for file in made):
-        return False
-    now = code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb")
-    return json.loads(stamp.read_text(encoding="utf-8")) == now
+    folder, stamp = _folder(name, scale, seed), _folder(name, scale, seed) / "code.json"
+    made = ["metrics.json", *(["weights.npz"] if name in TRAINING else [])]
+    return (
+        all((folder / file).exists() for file in made)
+        and stamp.exists()
+        and stamp.read_text(encoding="utf-8") == _code(name)
+    )
 
 
 def missing() -> list[str]:
     """One sentence for every run without which a mean over training seeds has a seed less."""
-    found = {}  # scale -> seed -> notebooks
+    found = {}  # scale -> seed -> words of its commands, its notebooks among them
     for row in results.read("seeds"):
-        notebook = row["command"].split()[3]
-        found.setdefault(row["scale"], {}).setdefault(int(row["seed"]), set()).add(notebook)
+        words = set(row["command"].split())
+        found.setdefault(row["scale"], {}).setdefault(int(row["seed"]), set()).update(words)
     return [
         f"{name} of seed {seed} at {scale} is missing from the means: "
         f"python -m vplib.run {name} scale={scale} seed={seed}"

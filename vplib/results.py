@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
@@ -64,8 +65,8 @@ def is_recorded(cfg: DictConfig) -> bool:
     """Whether a run's rows belong to the record: of any seed, and otherwise asked for as seed 0."""
     if cfg.scale == "smoke" or cfg.tag != paths.tag(cfg.source, cfg.scale, seed=cfg.seed):
         return False
-    first = paths.RUNS / cfg.name / paths.tag(cfg.source, cfg.scale) / "metrics.json"
-    return cfg.seed == 0 or all(_words(r["command"]) == _words(cfg.command) for r in _rows(first))
+    first = paths.RUNS / cfg.name / paths.tag(cfg.source, cfg.scale)
+    return cfg.seed == 0 or _repeats(cfg.command, first)
 
 
 def is_reference(cfg: DictConfig) -> bool:
@@ -128,14 +129,17 @@ def build(source: str) -> None:
     """The two tables of a source, from the files of its runs of every scale and seed.
 
     The record has a row for every name, scale and seed. The headline table has one for every name
-    and scale, with the times of seed 0 beside them.
+    and scale, with the times of seed 0 beside them. A seed that was asked for in other words than
+    seed 0 is no repeat of it, and is left out.
     """
     found = {kind: [] for kind in KINDS}
     for kind, rows in found.items():
         for path in paths.RUNS.glob(f"*/{source}-*/{kind}.json"):
-            for row in _rows(path):
-                if path.parent.name == paths.tag(source, row["scale"], seed=row["seed"]):
-                    rows.append(row)
+            made = _rows(path)
+            for row in made[:1]:  # of all of them the scale, the seed and the command
+                first = path.parents[1] / paths.tag(source, row["scale"])
+                own = path.parent.name == paths.tag(source, row["scale"], seed=row["seed"])
+                rows += made if own and _repeats(row["command"], first) else []
     _tables(paths.REPORTS, source, *found.values())
 
 
@@ -158,21 +162,22 @@ def _rows(path: Path) -> list[dict]:
     return [{"name": name, **values, **told} for name, values in content["rows"].items()]
 
 
-def _words(command: str) -> set[str]:
-    """What a command asks for, beside what its rows say anyway and what changes no number."""
-    free = ("scale", "seed", *environment.FREE)
-    return {word for word in shlex.split(command) if word.partition("=")[0] not in free}
+def _repeats(command: str, first: Path) -> bool:
+    """Whether a run was asked for as that of seed 0 (its folder: `first`) but for its seed."""
+
+    def words(command: str) -> set[str]:  # without what rows say anyway and what changes no number
+        free = ("scale", "seed", *environment.FREE)
+        return {word for word in shlex.split(command) if word.partition("=")[0] not in free}
+
+    asked = _rows(first / "metrics.json")[:1]
+    return all(words(row["command"]) == words(command) for row in asked)
 
 
 def _tables(place: Path, source: str, measured: list[dict], timed: list[dict]) -> None:
-    """Write the record and the headline table. A seed that was asked for in other words than the
-    first of its name and scale is no repeat of it, and is left out.
-    """
+    """Write the record and the headline table."""
     groups, folder = {}, files.folder(place / "tables")
     for row in sorted(measured, key=lambda row: (row["name"], row["scale"], row["seed"])):
-        group = groups.setdefault((row["name"], row["scale"]), [])
-        if not group or _words(row["command"]) == _words(group[0]["command"]):
-            group.append(row)
+        groups.setdefault((row["name"], row["scale"]), []).append(row)
     kept = [_shown(row, "6g") for group in groups.values() for row in group]
     files.write(folder / f"{table(source, 'seeds')}.csv", _csv(RECORD, kept))
     first = [row | {"interval": REPEATS} if "low" in row else row for row in timed]
@@ -190,9 +195,9 @@ def _over_seeds(rows: list[dict]) -> dict:
     numbers = ",".join(str(row["seed"]) for row in rows)
     words = [w for w in shlex.split(row["command"]) if not w.startswith("seed=")]
     row["command"] = shlex.join([*words, f"seed={numbers}"])
-    values = [row["value"] for row in rows]
+    values = np.array([row["value"] for row in rows])
     row["value"], low, high = metrics.t_interval(values)
-    if len({*values}) == 1:  # all seeds say the same, which is no estimate of how they differ
+    if np.ptp(values) == 0:  # all seeds say the same, which is no estimate of how they differ
         return {key: value for key, value in row.items() if key not in ("low", "high")}
     return row | {"low": low, "high": high, "interval": f"training seeds (t, n={len(rows)})"}
 

@@ -1,6 +1,6 @@
 """Scores and their uncertainty, in numpy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -66,8 +66,8 @@ def bootstrap(
     return value, min(float(low), value), max(float(high), value)
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and its 95% t interval over independent repeats, such as training seeds.
+def t_interval(values: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
+    """Mean and its 95% t interval over S independent repeats, such as training seeds.
 
     For a difference of two models of the same seeds pass the difference of each seed: it stays
     paired. It holds what differs between the repeats, not what they share, such as test clips.
