@@ -233,13 +233,10 @@ def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
         figures.intervals(ax, shown, **columns, color=OURS)
         ax.tick_params(axis="x", labelsize=5.5)
         ax.set_ylabel(ylabel)
-        over = [words for words in frame["interval"].unique() if words]
-        note = [
-            f"ours, embedded world, scale={frame['scale'][0]}",
-            "(toy: values are not comparable)",
-        ]
-        note += [f"95%: {words}" for words in over]
-        note += ["points: one per training seed"] if any(shown["each"].map(len)) else []
+        over = [f"95%: {words}" for words in frame["interval"].unique() if words]
+        note = [f"ours, scale={frame['scale'][0]}", "(toy world: not comparable)"]
+        over += ["points: training seeds"] if any(shown["each"].map(len)) else []
+        note += [figures.plain(words, 30, lines=2) for words in over]
         ax.set_title("\n".join(note), color=OURS, size=5.5)
     rows = frame.rename(
         columns={"name": "benchmark", "scale": "size", "unit": "metric", "command": "source"}
