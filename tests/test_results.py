@@ -73,6 +73,12 @@ def test_what_is_no_repeat_of_the_reference_runs_stays_out_of_reports(run, out, 
     assert [*results.rows(cfg)] == ["other"]
 
 
+def test_an_ablation_without_its_reference_is_no_record(run, out):
+    results.record(run("ablation=no_shuffle"), [ROW])
+    results.build("world")
+    assert table(out / "reports") == table(out / "reports", "seeds") == []
+
+
 def test_another_seed_changes_its_rows_and_the_mean_and_nothing_else(run, out):
     results.record(run(), [ROW | {"value": 0.2}, ROW | {"name": "only", "value": 0.7}])
     before, figure = table(out / "reports", "seeds"), results.reports(run("seed=1"))
