@@ -103,10 +103,10 @@ def machine() -> dict[str, str]:
     words = re.compile(r"sse4_2|f16c|fma|avx\w*|amx\w*|asimd\w*|sve\w*|i8mm|bf16")
     flags = cpu.get("flags", cpu.get("Features", "")).split()
     sizes = {}
-    for folder in sorted(caches.glob("index*")):
+    for file in sorted(caches.glob("index*/size")):  # some systems tell no size
         level, kind, size = (
-            (folder / file).read_text(encoding="utf-8").strip()
-            for file in ("level", "type", "size")
+            file.with_name(name).read_text(encoding="utf-8").strip()
+            for name in ("level", "type", "size")
         )
         if kind != "Instruction":
             sizes[f"L{level}{'d' if kind == 'Data' else ''}"] = size

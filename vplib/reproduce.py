@@ -199,9 +199,9 @@ def _committed(file: str) -> str:
 def seeds(scale: str, count: int) -> None:
     """Train and measure the seeds 1 to `count` - 1 on the shards of seed 0, one after another.
 
-    A run that ended with the present code is skipped, one that was killed goes on; whatever builds on
-    a run that was made anew is made anew. Raises SystemExit when there are no shards, and what
-    `run.run` raises; RunError names the notebook.
+    A run that ended with the present code is skipped, one that was killed goes on; whatever builds
+    on a run made anew is made anew. Raises SystemExit when there are no shards, ConfigError
+    for an unknown scale, and what `run.run` raises.
     """
     shards = results.shards(config.load(TRAINING[0], [f"scale={scale}", "seed=1"]))
     if not shards.is_dir():

@@ -237,14 +237,15 @@ def show() -> None:
         print(f"{r['name']:{width}}  {r['scale']:9} {r['value']:>8}  {span:18} {told}")
     if any(r["interval"] == CLIPS for r in found):
         print(
-            f"\nIntervals over {CLIPS} say nothing of other training seeds, and are too narrow where "
-            "the few probe seeds differ much (88% instead of 95% of them cover the truth)."
+            f"\nIntervals over {CLIPS} say nothing of other training seeds, and are too narrow "
+            "where the few probe seeds differ much (88% instead of 95% of them cover the truth)."
         )
     if any(r["interval"].startswith("training") for r in found):
         print(
-            "\nValues over training seeds are means; every seed is a row of reports/tables/seeds.csv. "
-            "All seeds share their test clips, so these intervals say nothing of other clips."
+            "\nValues over training seeds are means; each seed is a row of reports/tables/seeds.csv."
+            " All seeds share their test clips, so these intervals say nothing of other clips."
         )
     print(
-        "\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. Runs: runs/."
+        "\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. "
+        "Runs: runs/."
     )
