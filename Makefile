@@ -7,7 +7,7 @@ export NPROC ?= 2
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce study verify test lint lab figures clean
+.PHONY: help setup reproduce study seeds verify test lint lab figures clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,13 +22,17 @@ setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-reproduce: setup ## the main job from nothing: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
+reproduce: setup ## the main job from nothing, seed 0: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
 	@$(BIN)/python -m vplib.reproduce run lesson
 
 study: setup ## the same at scale=study (80 minutes on 2 CPU cores); a stopped run continues
 	@$(BIN)/python -m vplib.reproduce run study
 
-verify: setup ## rerun the main job and compare its results with the committed ones
+seeds: setup ## the other training seeds, after the two above: lesson 1 to 4, study 1 and 2 (hours); a stopped run continues
+	@$(BIN)/python -m vplib.reproduce seeds lesson 5
+	@$(BIN)/python -m vplib.reproduce seeds study 3
+
+verify: setup ## rerun the main job (seed 0) and compare its results with the committed ones
 	@$(BIN)/python -m vplib.reproduce verify lesson
 
 test: setup ## all tests, every notebook included, in a fresh temporary folder

@@ -51,6 +51,35 @@ def test_differences_stay_paired():
     assert high - low > 0.1
 
 
+def test_t_intervals_are_those_of_the_textbook():
+    mean, low, high = metrics.t_interval(
+        np.array([1.0, 2.0, 3.0])
+    )  # 4.303 standard errors, 2 degrees
+    assert (mean, high - mean) == pytest.approx((2, 4.302653 / 3**0.5), rel=1e-6)
+    assert mean - low == pytest.approx(high - mean)
+    five = np.array([0.4, 0.45, 0.39, 0.5, 0.41])
+    half = 2.776445 * np.std(five, ddof=1) / 5**0.5
+    assert metrics.t_interval(five) == pytest.approx((0.43, 0.43 - half, 0.43 + half), rel=1e-6)
+    with pytest.raises(ValueError, match="two values or more, given 1"):
+        metrics.t_interval(np.ones(1))
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_t_intervals_cover_the_truth_as_often_as_they_say(seeds):
+    rng = np.random.default_rng(0)
+    drawn = [metrics.t_interval(0.4 + 0.05 * rng.normal(size=seeds)) for _ in range(2000)]
+    assert np.mean([low <= 0.4 <= high for _, low, high in drawn]) == pytest.approx(0.95, abs=0.015)
+
+
+def test_differences_of_the_same_seeds_stay_paired():
+    """Two models that move together from seed to seed differ surely."""
+    one = np.array([0.3, 0.5, 0.4])
+    _, low, high = metrics.t_interval(one + [0.11, 0.1, 0.09] - one)
+    assert 0 < low and high - low < 0.06
+    _, low, high = metrics.t_interval(one)
+    assert high - low > 0.4
+
+
 def test_confusion_counts_truth_by_guess():
     table = metrics.confusion(np.array([0, 0, 1, 2, 2, 2]), np.array([0, 1, 1, 0, 2, 2]), 3)
     assert table.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]

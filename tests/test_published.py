@@ -63,40 +63,75 @@ def test_published_names_an_unknown_table():
         published.numbers("T99")
 
 
-HEADLINE = """name,scale,value,low,high,unit,command
-b,lesson,2,1.5,3,points,run
-a,lesson,0.25,,,fraction,run
-a,smoke,0,,,fraction,run
-a,my-own,7,,,fraction,run
-c,study,9,,,fraction,run
+HEADLINE = """name,scale,value,low,high,unit,interval,seeds,machine,command
+b,lesson,2,1.5,3,points,clips (bootstrap),1,,run
+a,lesson,0.25,0.2,0.3,fraction,"training seeds (t, n=3)",3,,run
+a,smoke,0,,,fraction,,1,,run
+a,my-own,7,,,fraction,,1,,run
+c,study,9,,,fraction,,1,,run
+time,lesson,9,,,minutes,,,Abacus,run
+"""
+SEEDS = """name,scale,seed,value,low,high,unit,command
+a,lesson,0,0.24,,,fraction,run
+a,lesson,1,0.26,,,fraction,run
+a,lesson,2,0.25,,,fraction,run
+a,smoke,0,0,,,fraction,run
+b,lesson,0,2,,,points,run
+c,study,0,9,,,fraction,run
 """
 
 
-def test_headline_takes_the_largest_scale(reports):
-    assert published.headline(["motion"]).empty
-    file = reports / "tables" / "headline.csv"
-    file.write_text(HEADLINE)
+@pytest.fixture
+def tables(reports):
+    (reports / "tables" / "headline.csv").write_text(HEADLINE)
+    (reports / "tables" / "seeds.csv").write_text(SEEDS)
+    return reports / "tables"
+
+
+def test_headline_takes_the_largest_scale_and_every_seed(tables):
     frame = published.headline(["a", "b"])
     assert frame[["name", "value"]].to_numpy().tolist() == [["a", 0.25], ["b", 2]]
-    assert np.isnan(frame["low"][0]) and frame["low"][1] == 1.5
+    assert frame["low"].tolist() == [0.2, 1.5] and frame["interval"][0].startswith("training")
+    assert frame["each"].tolist() == [[0.24, 0.26, 0.25], [2]]
     assert published.headline(["b", "a"])["name"].tolist() == ["b", "a"]
-    file.write_text("name,value\na,1\n")
-    with pytest.raises(ValueError, match="headline.csv"):
+    assert published.headline(["time"])["each"].tolist() == [[]]
+
+
+def test_no_table_is_no_row_and_another_table_names_the_remedy(reports, tables):
+    (tables / "headline.csv").write_text("name,value\na,1\n")
+    with pytest.raises(ValueError, match="headline.csv has the columns .*reproduce tables$"):
+        published.headline(["a"])
+    (tables / "headline.csv").unlink()
+    assert published.headline(["a"]).empty
+
+
+def test_a_mean_without_its_seeds_is_named(tables):
+    (tables / "seeds.csv").write_text(SEEDS.replace("a,lesson,1,0.26,,,fraction,run\n", ""))
+    with pytest.raises(ValueError, match="has 2 seeds of a at lesson, its mean has 3"):
         published.headline(["a"])
 
 
-def test_ours_is_drawn_in_per_cent_and_returned_as_it_was(reports):
-    (reports / "tables" / "headline.csv").write_text(HEADLINE)
+def test_ours_is_drawn_in_per_cent_and_returned_as_it_was(tables):
+    figures.style()
     _, (left, right) = plt.subplots(1, 2)
     rows = published.ours(left, {"a": "A", "b": "B"}, ylabel="top-1 (%)")
     assert [bar.get_height() for bar in left.patches] == [25, 2]
     assert {matplotlib.colors.to_hex(bar.get_facecolor()) for bar in left.patches} == {figures.OURS}
     assert [label.get_text() for label in left.get_xticklabels()] == ["A", "B"]
-    assert "scale=lesson" in left.get_title("left") and left.get_ylabel() == "top-1 (%)"
-    assert rows[["benchmark", "value", "size"]].to_numpy().tolist() == [
-        ["a", 0.25, "lesson"],
-        ["b", 2, "lesson"],
+    _, points = left.collections  # the intervals, then the seeds of the one mean
+    assert points.get_offsets()[:, 1].tolist() == [24, 26, 25]
+    title = left.get_title("left").splitlines()
+    assert title[0] == "ours, scale=lesson" and left.get_ylabel() == "top-1 (%)"
+    assert title[2:] == [
+        "95%: training seeds (t, n=3)",
+        "95%: clips (bootstrap)",
+        "points: training seeds",
     ]
+    assert rows[["benchmark", "value", "size", "each"]].to_numpy().tolist() == [
+        ["a", 0.25, "lesson", "0.24 0.26 0.25"],
+        ["b", 2, "lesson", "2"],
+    ]
+    assert rows["interval"].tolist() == ["training seeds (t, n=3)", "clips (bootstrap)"]
     assert published.ours(right, {"nothing": "N"}, ylabel="").empty
     assert [text.get_text() for text in right.texts] == ["ours: not yet run"]
     plt.close("all")

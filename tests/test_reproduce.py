@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from test_run import gone
 
-from vplib import files, paths, reproduce, results
+from vplib import environment, files, paths, reproduce, results, run
 from vplib.reproduce import main
 
 
@@ -79,14 +79,14 @@ def test_a_copy_without_git_names_the_remedy(repository, monkeypatch):
     assert "which you may not: copy it" in stopped(repository, ["run", "study"])
     monkeypatch.setattr(paths, "OUT", repository / "elsewhere")
     assert "unset VPLIB_OUT" in stopped(repository, ["run", "study"])
-    assert "usage" in stopped(repository, ["run"])
+    for words in (["run"], ["seeds", "study"], ["seeds", "study", "few"], ["tables", "study"]):
+        assert "usage" in stopped(repository, words)
 
 
 def test_nothing_to_compare_with_is_one_sentence(repository, monkeypatch):
     said = stopped(repository, ["verify", "study"])
     assert (
-        said.startswith("error: git has no committed reports/tables/headline.csv")
-        and "HEAD" in said
+        said.startswith("error: git has no committed reports/tables/seeds.csv") and "HEAD" in said
     )
     monkeypatch.setenv("PATH", "")
     assert "there is no program 'git'" in stopped(repository, ["verify", "study"])
@@ -162,3 +162,146 @@ def test_the_time_is_recorded(fresh, row, repository, monkeypatch):
     monkeypatch.setattr(reproduce, "_dvc", lambda words: fresh and notebook.touch() or 0)
     main(["run", "study"])
     assert [(r["name"], r["command"]) for r in results.read()] == [(row, "make study")]
+
+
+@pytest.fixture
+def measured(repository, monkeypatch):
+    """`measured(0.4, seed=1)` is what that run of stage 1 says; seeds 0 to 2 are committed."""
+    monkeypatch.setattr(environment, "machine", lambda: dict(MACHINE))
+    monkeypatch.setattr(reproduce, "_dvc", lambda words: 0)
+
+    def measure(value, seed=0, loss=2.0):
+        rows = [
+            {"name": "top1", "value": value, "low": 0.3, "high": 0.4, "unit": "fraction"},
+            {"name": "loss", "value": loss, "unit": "nats"},
+            {"name": "chance", "value": 0.1, "unit": "fraction"},
+        ]
+        out = paths.RUNS / "20_stage1" / paths.tag("world", "study", seed=seed)
+        words = f"python -m vplib.run 20_stage1 scale=study seed={seed}"
+        results.write(out, rows, scale="study", seed=seed, command=words)
+        results.build("world")
+
+    for seed in range(3):
+        measure(0.35 + 0.1 * seed, seed, loss=2.0 + 0.1 * seed)
+    git = ["git", "-C", repository, "-c", "user.name=a", "-c", "user.email=b"]
+    subprocess.run([*git, "add", "reports", "runs"], check=True)
+    subprocess.run([*git, "commit", "-qm", "results"], check=True)
+    return measure
+
+
+MACHINE = {"processor": "Abacus 3", "flags": "beads", "threads": "2"}
+SAME = "same processor kind as the committed results: equal bytes expected"
+
+
+def test_verify_compares_seed_0_alone(measured, capsys):
+    measured(0.9, seed=1)  # a run of another seed since, which moves the mean
+    reproduce.verify("study")
+    said = capsys.readouterr().out
+    assert f"3 rows equal to the last digit, 0 within tolerance, 0 different\n{SAME}\n" in said
+    measured(0.49, loss=2.3)  # within 0.35 +- 0.15; within the widened interval over seeds
+    reproduce.verify("study")
+    assert "1 rows equal to the last digit, 2 within tolerance" in capsys.readouterr().out
+    measured(0.51, loss=9.0)
+    with pytest.raises(SystemExit) as end:
+        reproduce.verify("study")
+    assert str(end.value).splitlines() == [
+        "loss: committed 2, now 9",
+        "top1: committed 0.35, now 0.51",
+    ]
+
+
+def test_verify_says_what_differs_between_the_machines(measured, monkeypatch, capsys):
+    monkeypatch.setattr(environment, "machine", lambda: MACHINE | {"processor": "Abacus 4"})
+    measured(0.35)
+    reproduce.verify("study")
+    said = capsys.readouterr().out
+    assert "processor (committed: Abacus 3, here: Abacus 4)\n" in said and SAME not in said
+    assert "beads" not in said
+
+
+def test_verify_needs_rows_of_seed_0(measured, repository):
+    said = stopped(repository, ["verify", "paper"])
+    assert "seeds.csv has no row of seed 0 at paper: commit" in said
+
+
+def test_the_machine_names_what_bits_depend_on(monkeypatch):
+    monkeypatch.setenv("NPROC", "3")
+    told = environment.machine()
+    assert told["threads"] == "3" and told["processor"] and told["jax"].count(".") >= 2
+    assert all(type(value) is str and value for value in told.values())
+    assert {"flags", "caches", "python", "jaxlib", "flax", "numpy"} < {*told}
+
+
+@pytest.fixture
+def seeds(repository, monkeypatch):
+    """What `reproduce.seeds` started since it was last emptied; runs leave what real ones leave."""
+    started, fails, versions = [], [], {}
+
+    def execute(name, words):
+        seed = int(words[1].partition("=")[2])
+        started.append((name[:2], seed))
+        if (name[:2], seed) in fails:
+            raise run.RunError(f"{name} failed")
+        out = paths.RUNS / name / paths.tag("world", "study", seed=seed)
+        row = {"name": name, "value": seed, "unit": "fraction"}
+        words = f"python -m vplib.run {name} scale=study seed={seed}"
+        results.write(out, [row], scale="study", seed=seed, command=words)
+        (out / "weights.npz").touch()
+        results.build("world")
+
+    monkeypatch.setattr(run, "run", execute)
+    monkeypatch.setattr(reproduce, "_code", lambda name: versions.get(name, "1"))
+    (repository / "data/shards/world-study").mkdir(parents=True)
+    return started, fails, versions
+
+
+def test_seeds_are_run_in_order_and_what_is_finished_is_skipped(seeds, repository):
+    started, fails, versions = seeds
+    whole = [(name, seed) for seed in (1, 2) for name in ("20", "30", "40", "41")]
+    main(["seeds", "study", "3"])
+    assert started == whole
+    started.clear()
+    main(["seeds", "study", "3"])
+    assert started == []
+    versions["30_stage2"] = "2"  # what builds on it is made anew, what it builds on is not
+    fails.append(("40", 1))
+    assert stopped(repository, ["seeds", "study", "3"]) == (
+        "error: 40_classification_localization failed"
+    )
+    assert started == [("30", 1), ("40", 1)]
+    kept = [(r["name"], r["seed"]) for r in results.read("seeds")]
+    assert ("40_classification_localization", "1") not in kept  # of other code
+    started.clear(), fails.clear()
+    main(["seeds", "study", "3"])
+    assert started == [("40", 1), ("41", 1), ("30", 2), ("40", 2), ("41", 2)]
+    started.clear()
+    (paths.RUNS / "20_stage1/world-study-none-s2/weights.npz").unlink()  # as in a clone
+    main(["seeds", "study", "3"])
+    assert started == whole[4:]
+
+
+def test_seeds_need_the_shards_and_a_scale(seeds, repository):
+    (repository / "data/shards/world-study").rmdir()
+    said = stopped(repository, ["seeds", "study", "3"])
+    assert said.endswith(
+        "data/shards/world-study is missing, which all seeds share: make study first"
+    )
+    assert stopped(repository, ["seeds", "large", "3"]).startswith(
+        "error: scale=large is no option"
+    )
+
+
+def test_a_run_that_a_mean_lacks_is_named(seeds, capsys):
+    for seed in (0, 1):
+        for name in reproduce.SEEDED:
+            if (seed, name) != (1, "30_stage2"):
+                run.run(name, ["scale=study", f"seed={seed}"])
+    main([])
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == (
+        "30_stage2 of seed 1 at study is missing from the means: "
+        "python -m vplib.run 30_stage2 scale=study seed=1"
+    )
+    run.run("30_stage2", ["scale=study", "seed=1"])
+    main(["tables"])
+    assert "missing" not in capsys.readouterr().out

@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import subprocess
 import sys
 
 import matplotlib.pyplot as plt
@@ -32,6 +33,10 @@ def table(place, name="headline"):
     return list(csv.DictReader((place / "tables" / f"{name}.csv").open()))
 
 
+def tables(out, folder="reports/tables"):
+    return [(out / folder / f"{name}.csv").read_bytes() for name in ("headline", "seeds")]
+
+
 def test_folders_are_named_as_the_configuration_composes_them(run, out):
     cfg = run("seed=3 ablation=no_shuffle")
     assert cfg.tag == paths.tag("world", "lesson", "no_shuffle", 3)
@@ -52,15 +57,126 @@ def test_given_weights_and_vocabularies_come_first(run, out):
     assert results.vocabulary(released) == out / "data/shards/world-lesson/tokenizer.model"
 
 
-@pytest.mark.parametrize("words", ["seed=1", "ablation=no_shuffle", "tag=mine", "scale=smoke"])
-def test_only_reference_runs_write_to_reports(run, out, words):
+OTHERS = ["ablation=no_shuffle", "tag=mine", "scale=smoke", "seed=1 probe.epochs=2"]
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_what_is_no_repeat_of_the_reference_runs_stays_out_of_reports(run, out, words):
     results.record(run(), [ROW])
-    committed = (out / "reports/tables/headline.csv").read_bytes()
+    committed = tables(out)
     cfg = run(words)
     results.record(cfg, [ROW | {"name": "other"}])
-    assert (out / "reports/tables/headline.csv").read_bytes() == committed
+    results.build("world")
+    assert tables(out) == committed
     assert [row["name"] for row in table(results.reports(cfg))] == ["other"]
+    assert [row["name"] for row in table(results.reports(cfg), "seeds")] == ["other"]
     assert [*results.rows(cfg)] == ["other"]
+
+
+def test_an_ablation_without_its_reference_is_no_record(run, out):
+    results.record(run("ablation=no_shuffle"), [ROW])
+    results.build("world")
+    assert table(out / "reports") == table(out / "reports", "seeds") == []
+
+
+def test_another_seed_changes_its_rows_and_the_mean_and_nothing_else(run, out):
+    results.record(run(), [ROW | {"value": 0.2}, ROW | {"name": "only", "value": 0.7}])
+    before, figure = table(out / "reports", "seeds"), results.reports(run("seed=1"))
+    results.record(run("seed=1"), [ROW | {"value": 0.4}])
+    seeds = table(out / "reports", "seeds")
+    assert [(r["name"], r["seed"], r["value"]) for r in seeds] == [
+        ("motion_top1", "0", "0.2"),
+        ("motion_top1", "1", "0.4"),
+        ("only", "0", "0.7"),
+    ]
+    assert [row for row in seeds if row["seed"] == "0"] == before
+    assert not (figure / "tables").exists() and figure != out / "reports"
+    motion, only = table(out / "reports")
+    half = 12.7062 * 0.1  # t of one degree of freedom, times the standard error
+    assert [motion[k] for k in ("value", "seeds", "interval")] == [
+        "0.3",
+        "2",
+        "training seeds (t, n=2)",
+    ]
+    assert float(motion["low"]) == pytest.approx(0.3 - half, rel=1e-3)
+    assert float(motion["high"]) == pytest.approx(0.3 + half, rel=1e-3)
+    assert motion["command"].endswith("40_classification_localization seed=0,1")
+    assert (only["seeds"], only["interval"]) == ("1", "clips and probe seeds (bootstrap)")
+    assert results.rows(run("seed=1"))["motion_top1"]["value"] == 0.4
+    assert results.rows(run())["motion_top1"]["value"] == 0.2
+    assert float(results.rows(run())["motion_top1"]["high"]) == 0.4
+
+
+def test_seeds_that_say_the_same_have_no_interval(run, out):
+    for seed in range(5):
+        words = f"seed={seed} data.memory=1e9" if seed == 4 else f"seed={seed}"  # speed only
+        chance = {"name": "chance", "value": 1 / 9, "unit": "fraction"}
+        results.record(run(words), [chance, chance | {"name": "loss", "value": 1.0 + seed}])
+    chance, loss = table(out / "reports")
+    assert (chance["value"], chance["seeds"], chance["low"], chance["interval"]) == (
+        "0.1111",
+        "5",
+        "",
+        "",
+    )
+    assert (loss["value"], loss["seeds"], loss["interval"]) == ("3", "5", "training seeds (t, n=5)")
+
+
+def test_the_order_of_runs_changes_no_byte(run, out):
+    def made(order):
+        for seed in order:
+            results.record(run(f"seed={seed}"), [ROW | {"value": 0.1 * seed}])
+        return tables(out)
+
+    assert made([0, 1, 2]) == made([2, 0, 1])
+
+
+def test_times_are_those_of_seed_0_with_their_machine(run, out, monkeypatch):
+    monkeypatch.setattr(
+        environment, "machine", lambda: {"processor": "Abacus 3", "threads": "2", "jax": "1"}
+    )
+    for words in ("", "seed=1"):
+        results.record(run(words), [{"name": "wait", "value": 2, "unit": "seconds"}], timing=True)
+    (row,) = table(out / "reports")
+    assert (row["machine"], row["seeds"], row["interval"]) == ("Abacus 3, 2 threads", "", "")
+    assert table(out / "reports", "seeds") == []
+    kept = out / "runs/40_classification_localization/world-lesson-none-s0/machine.json"
+    assert json.loads(kept.read_text())["jax"] == "1"
+
+
+def test_what_is_shown_says_which_interval_it_is(run, capsys):
+    results.record(run(), [ROW])
+    results.record(run(), [{"name": "wait", "value": 2, "unit": "seconds"}], timing=True)
+    results.show()
+    said = capsys.readouterr().out
+    assert "fraction; clips and probe seeds (bootstrap)\n" in said and "88%" in said
+    assert f"seconds; {environment.machine()['processor']}" in said
+    assert "training seeds are means" not in said
+    results.record(run("seed=1"), [ROW | {"value": 0.5}])
+    results.show()
+    said = capsys.readouterr().out
+    assert "training seeds (t, n=2)\n" in said and "say nothing of other clips" in said
+    assert "88%" not in said
+
+
+def test_numbers_of_every_seed_are_committed_and_no_weights():
+    place = "runs/20_stage1/world-lesson-none-s3"
+    files = ["config.yaml", "metrics.json", "machine.json", "code.json", "timings.json"]
+    files += ["weights.npz", "notebook.ipynb", "state/1"]
+    found = subprocess.run(
+        ["git", "check-ignore", *(f"{place}/{file}" for file in files)],
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+    ).stdout.split()
+    assert found == [f"{place}/{file}" for file in files[-3:]]
+
+
+def test_the_committed_tables_are_what_the_committed_runs_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "RUNS", paths.ROOT / "runs")
+    monkeypatch.setattr(paths, "REPORTS", tmp_path)
+    results.build("world")
+    assert tables(tmp_path, "tables") == tables(paths.ROOT)
 
 
 def test_the_table_is_what_reference_runs_said_sorted_with_their_commands(run, out):
@@ -78,10 +194,12 @@ def test_the_table_is_what_reference_runs_said_sorted_with_their_commands(run, o
         "low": "0",  # not 1.379e-16
         "high": "0.4",
         "unit": "fraction",
+        "interval": "clips and probe seeds (bootstrap)",
+        "seeds": "1",
+        "machine": "",
         "command": "python -m vplib.run 40_classification_localization",
     }
     assert rows[0]["low"] == "" and rows[1]["command"].endswith("localization scale=study")
-    assert results.timed() == {"wait"}
 
 
 def test_what_a_run_no_longer_says_is_gone_and_equal_rows_are_equal_bytes(run, out):
@@ -108,6 +226,8 @@ def test_figures_carry_source_and_scale(run, out, monkeypatch):
     )
     results.save(run(), plt.figure(), "probes", data=pd.DataFrame())
     results.save(run("seed=1"), plt.figure(), "probes", data=pd.DataFrame())
+    results.record(run(), [ROW])  # a seed that is recorded is no reference, either
+    assert results.is_recorded(run("seed=1")) and not results.is_reference(run("seed=1"))
     name = "40_classification_localization-probes_world_lesson"
     own = out / "runs/40_classification_localization/world-lesson-none-s1/reports"
     assert saved == [(name, out / "reports"), (name, own)]
@@ -115,8 +235,9 @@ def test_figures_carry_source_and_scale(run, out, monkeypatch):
 
 def test_other_sources_have_a_table_of_their_own():
     assert results.table("world") == "headline" and results.table("UCF-101") == "headline_UCF-101"
-    cfg = OmegaConf.create({"source": "folder", "scale": "lesson", "tag": "folder-lesson-none-s0"})
-    assert results.is_reference(cfg)
+    assert results.table("UCF-101", "seeds") == "seeds_UCF-101"
+    cfg = {"name": "45_own_classifier", "source": "folder", "scale": "lesson", "seed": 0}
+    assert results.is_reference(OmegaConf.create(cfg | {"tag": "folder-lesson-none-s0"}))
 
 
 def test_a_benchmark_records_its_rows_beside_those_of_runs(run, out, monkeypatch):
@@ -131,4 +252,5 @@ def test_a_benchmark_records_its_rows_beside_those_of_runs(run, out, monkeypatch
     benchmark.main()
     names = ["motion_top1", "visible_cost_ratio", "visible_cost_ratio_base_tokens"]
     assert [row["name"] for row in table(out / "reports")] == names
-    assert table(out / "reports")[1]["value"] == "0.5"
+    row = table(out / "reports")[1]
+    assert (row["value"], row["interval"]) == ("0.5", "repeated timings (bootstrap)")

@@ -1,13 +1,19 @@
-"""Threads, memory pages and flags of runs and benchmarks and, by the Makefile, of Lab and tests."""
+"""Threads, memory pages and flags of runs and benchmarks and, by the Makefile, of Lab and tests;
+and the machine that they ran on.
+"""
 
 import contextlib
 import os
+import platform
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
 
 VARIABLES = {
     "NPROC": "2",  # float results depend on the number of threads
@@ -83,6 +89,42 @@ def end_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()
+
+
+def machine() -> dict[str, str]:
+    """What the bits of a float result may depend on beside the code, each as text.
+
+    The processor, its instruction sets and the caches of a core, threads, Python and the packages
+    that compute. Instruction sets and caches are empty where the system does not tell.
+    """
+    told, caches = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
+    text = told.read_text(encoding="utf-8") if told.exists() else ""
+    cpu = dict(re.findall(r"^([^\t:]+?)\s*: (.*)$", text.partition("\n\n")[0], re.MULTILINE))
+    words = re.compile(r"sse4_2|f16c|fma|avx\w*|amx\w*|asimd\w*|sve\w*|i8mm|bf16")
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
+    sizes = {}
+    for file in sorted(caches.glob("index*/size")):  # some systems tell no size
+        level, kind, size = (
+            file.with_name(name).read_text(encoding="utf-8").strip()
+            for name in ("level", "type", "size")
+        )
+        if kind != "Instruction":
+            sizes[f"L{level}{'d' if kind == 'Data' else ''}"] = size
+    return {
+        "processor": _processor(cpu),
+        "flags": " ".join(sorted(flag for flag in flags if words.fullmatch(flag))),
+        "caches": ", ".join(f"{level} {size}" for level, size in sizes.items()),
+        "threads": os.environ.get("NPROC") or str(os.cpu_count()),
+        "python": ".".join(platform.python_version_tuple()[:2]),
+    } | {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
+
+
+def _processor(cpu: dict[str, str]) -> str:
+    """The model's name, with the numbers that tell models of one name apart."""
+    name = cpu.get("model name") or platform.processor() or platform.machine()
+    parts = [key for key in ("cpu family", "model", "stepping") if key in cpu]
+    numbers = " ".join(f"{key.removeprefix('cpu ')} {cpu[key]}" for key in parts)
+    return f"{' '.join(name.split())} ({numbers})" if numbers else name
 
 
 def parse_flags() -> None:

@@ -78,21 +78,37 @@ def corpora() -> pd.DataFrame:
 def headline(names: list[str]) -> pd.DataFrame:
     """Our rows of `reports/tables/headline.csv` of these names, at the largest scale; maybe none.
 
-    Raises ValueError if the table has other columns than `results.COLUMNS`.
+    Its column `each` has the value of every training seed, from `seeds.csv`. Raises ValueError if a
+    table has other columns than `results` writes, or the record not the seeds of a mean.
     """
-    found = results.read()
-    if found and [*found[0]] != results.COLUMNS:
-        raise ValueError(
-            f"{paths.REPORTS / 'tables' / 'headline.csv'} has the columns {[*found[0]]} instead of "
-            f"{results.COLUMNS}: rerun a notebook that writes it"
-        )
-    frame = pd.DataFrame(found, columns=results.COLUMNS)
-    frame[["value", "low", "high"]] = frame[["value", "low", "high"]].apply(pd.to_numeric)
+    frame = _table("headline", results.COLUMNS)
     frame = frame[frame["name"].isin(names) & frame["scale"].isin(SCALES)]
     largest = max(frame["scale"], key=SCALES.index, default=None)
     frame = frame[frame["scale"] == largest]
-    order = frame["name"].map(names.index).sort_values().index
-    return frame.loc[order].reset_index(drop=True)
+    frame = frame.loc[frame["name"].map(names.index).sort_values().index].reset_index(drop=True)
+    record = _table("seeds", results.RECORD)
+    each = record[record["scale"] == largest].groupby("name")["value"].agg(list)
+    frame["each"] = [each.get(name, []) for name in frame["name"]]
+    for row in frame.itertuples():
+        if row.seeds > 0 and len(row.each) != row.seeds:  # a time has no seeds
+            raise ValueError(
+                f"reports/tables/seeds.csv has {len(row.each)} seeds of {row.name} at {largest}, "
+                f"its mean has {row.seeds:g}: python -m vplib.reproduce tables"
+            )
+    return frame
+
+
+def _table(name: str, columns: list[str]) -> pd.DataFrame:
+    found = results.read(name)
+    if found and [*found[0]] != columns:
+        raise ValueError(
+            f"{paths.REPORTS / 'tables' / name}.csv has the columns {[*found[0]]} instead of "
+            f"{columns}: python -m vplib.reproduce tables"
+        )
+    frame = pd.DataFrame(found, columns=columns)
+    numbers = [column for column in ("value", "low", "high", "seeds") if column in columns]
+    frame[numbers] = frame[numbers].apply(pd.to_numeric)
+    return frame
 
 
 def model_label(frame: pd.DataFrame) -> pd.Series:
@@ -200,7 +216,9 @@ def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
     """Draw our own measurements (headline name -> tick label) in a panel of their own; returns them
     as published rows.
 
-    Apart from published bars on purpose: the embedded world is a toy, its values compare with none.
+    Where there are several training seeds, each is a point beside the bar of their mean. The title
+    says what the intervals are over. Apart from published bars on purpose: the embedded world is a
+    toy, its values compare with none.
     """
     frame = headline(list(labels))
     if frame.empty:
@@ -209,17 +227,23 @@ def ours(ax: Axes, labels: dict[str, str], *, ylabel: str) -> pd.DataFrame:
         factor = np.where(frame["unit"] == "fraction", 100.0, 1.0)
         shown = frame[["value", "low", "high"]].mul(factor, axis=0)
         shown["label"] = frame["name"].map(labels)
-        figures.intervals(ax, shown, x="label", y="value", low="low", high="high", color=OURS)
+        points = zip(factor, frame["each"], strict=True)
+        shown["each"] = [[f * v for v in each] if len(each) > 1 else [] for f, each in points]
+        columns = dict(x="label", y="value", low="low", high="high", seeds="each")
+        figures.intervals(ax, shown, **columns, color=OURS)
         ax.tick_params(axis="x", labelsize=5.5)
         ax.set_ylabel(ylabel)
-        note = f"ours, embedded world,\nscale={frame['scale'][0]} (toy: values\nare not comparable)"
-        ax.set_title(note, color=OURS, size=6)
+        over = [f"95%: {words}" for words in frame["interval"].unique() if words]
+        note = [f"ours, scale={frame['scale'][0]}", "(toy world: not comparable)"]
+        over += ["points: training seeds"] if any(shown["each"].map(len)) else []
+        note += [figures.plain(words, 30, lines=2) for words in over]
+        ax.set_title("\n".join(note), color=OURS, size=5.5)
     rows = frame.rename(
         columns={"name": "benchmark", "scale": "size", "unit": "metric", "command": "source"}
     )
-    return rows.assign(table="ours")[
-        ["table", "benchmark", "metric", "size", "value", "low", "high", "source"]
-    ]
+    each = frame["each"].map(lambda values: " ".join(f"{value:.6g}" for value in values))
+    columns = ["table", "benchmark", "metric", "size", "value", "low", "high", "interval", "each"]
+    return rows.assign(table="ours", each=each)[[*columns, "source"]]
 
 
 def not_run(ax: Axes) -> None:

@@ -1,6 +1,7 @@
-"""`python -m vplib.reproduce`: a scale's pipeline through DVC, timed and compared."""
+"""`python -m vplib.reproduce`: a scale's pipeline through DVC, timed and compared; other seeds."""
 
 import csv
+import itertools
 import json
 import os
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from vplib import environment, files, paths, results
+from vplib import code, config, environment, files, paths, results, run
 
 # The stages of dvc.yaml that a scale consists of. The figures of the paper take the largest scale
 # that was ever run: they are drawn last and alone, so that `lesson` does not ask for `study`.
@@ -22,6 +23,10 @@ MAIN = (
     "44_public_weights",
     "45_own_classifier",
 )
+TRAINING = ("20_stage1", "30_stage2")
+# What the headline takes the mean of over training seeds, each after what it builds on.
+SEEDED = (*TRAINING, "40_classification_localization", "41_retrieval_zero_shot")
+USAGE = "python -m vplib.reproduce [run SCALE | verify SCALE | seeds SCALE N | tables]"
 
 
 def reproduce(scale: str, options: list[str]) -> None:
@@ -117,30 +122,39 @@ def _dvc(words: list[str]) -> int:
 
 
 def verify(scale: str) -> None:
-    """Rerun everything and compare the headline rows with the committed ones.
+    """Rerun everything with seed 0 and compare the rows of the record with the committed ones.
 
-    Same platform, Python and lock: the same bytes. Elsewhere the last float bits differ and
-    training amplifies them, so a row passes when its new value lies inside the committed 95%
-    interval widened by its own width on each side. Timings are not compared. Raises SystemExit
-    naming every row that differs more.
+    The same kind of machine: the same bytes. Elsewhere the last float bits differ and training
+    amplifies them, so a row passes when its new value lies inside the committed 95% interval (its
+    own over clips, else that over training seeds) widened by its own width on each side. Says which
+    of the two cases it is. Raises SystemExit naming every row that differs more.
     """
     _check_repository()
-    committed = {r["name"]: r for r in _committed() if r["scale"] == scale}
+    ours = [r for r in _table_of(_committed("reports/tables/seeds.csv")) if r["scale"] == scale]
+    committed = {r["name"]: r for r in ours if r["seed"] == "0"}
+    if not committed:
+        sys.exit(
+            f"error: the committed reports/tables/seeds.csv has no row of seed 0 at {scale}: "
+            "commit its results first"
+        )
+    headline = _table_of(_committed("reports/tables/headline.csv"))
+    spread = {r["name"]: r for r in headline if r["scale"] == scale}
+    machine = f"runs/{TRAINING[0]}/{paths.tag('world', scale)}/machine.json"
+    there = json.loads(_committed(machine))
     reproduce(scale, ["--force"])
-    timings = results.timed()
-    now = {r["name"]: r for r in results.read() if r["scale"] == scale}
+    here = json.loads((paths.ROOT / machine).read_text(encoding="utf-8"))
+    rows = [r for r in results.read("seeds") if (r["scale"], r["seed"]) == (scale, "0")]
+    now = {r["name"]: r for r in rows}
     equal, close, wrong = 0, 0, []
     for name, old in committed.items():
-        if name in timings:
-            continue
-        new = now.get(name)
+        new, told = now.get(name), old if old["low"] else spread.get(name, old)
         if new == old:
             equal += 1
         elif (
             new
-            and old["low"]
+            and told["low"]
             and abs(float(new["value"]) - float(old["value"]))
-            <= 1.5 * (float(old["high"]) - float(old["low"]))
+            <= 1.5 * (float(told["high"]) - float(told["low"]))
         ):
             close += 1
         else:
@@ -148,12 +162,28 @@ def verify(scale: str) -> None:
                 f"{name}: committed {old['value']}, now {new['value'] if new else 'missing'}"
             )
     print(f"{equal} rows equal to the last digit, {close} within tolerance, {len(wrong)} different")
+    print(_case(there, here))
     if wrong:
         sys.exit("\n".join(wrong))
 
 
-def _committed() -> list[dict]:
-    file = "reports/tables/headline.csv"
+def _case(there: dict[str, str], here: dict[str, str]) -> str:
+    """Whether equal bytes are to be expected of two machines, and if not, what differs."""
+    differ = [
+        f"{key} (committed: {there.get(key)}, here: {here[key]})"
+        for key in here
+        if here[key] != there.get(key)
+    ]
+    if not differ:
+        return "same processor kind as the committed results: equal bytes expected"
+    return f"another machine, so rows within tolerance are expected: {'; '.join(differ)}"
+
+
+def _table_of(text: str) -> list[dict]:
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _committed(file: str) -> str:
     try:
         shown = subprocess.run(
             ["git", "show", f"HEAD:./{file}"], cwd=paths.ROOT, capture_output=True, encoding="utf-8"
@@ -163,24 +193,94 @@ def _committed() -> list[dict]:
     if shown.returncode:
         said = shown.stderr.strip().partition("\n")[0].removeprefix("fatal: ")
         sys.exit(f"error: git has no committed {file} to compare with ({said}): commit it first")
-    return list(csv.DictReader(shown.stdout.splitlines()))
+    return shown.stdout
+
+
+def seeds(scale: str, count: int) -> None:
+    """Train and measure the seeds 1 to `count` - 1 on the shards of seed 0, one after another.
+
+    A run that ended with the present code is skipped, one that was killed goes on; whatever builds
+    on a run made anew is made anew. Raises SystemExit when there are no shards, ConfigError
+    for an unknown scale, and what `run.run` raises.
+    """
+    shards = results.shards(config.load(TRAINING[0], [f"scale={scale}", "seed=1"]))
+    if not shards.is_dir():
+        first = {"lesson": "make reproduce"}.get(scale, f"make {scale}")
+        sys.exit(f"error: {paths.short(shards)} is missing, which all seeds share: {first} first")
+    with files.locked(paths.ROOT / ".dvc" / "tmp", doing=f"training seeds of {scale}"):
+        for seed in range(1, count):
+            left = [*SEEDED]
+            while left and _is_finished(left[0], scale, seed):
+                left.pop(0)
+            for name in left:
+                for file in ("code.json", "metrics.json"):
+                    (_folder(name, scale, seed) / file).unlink(missing_ok=True)
+            for name in left:
+                now = _code(name)
+                run.run(name, [f"scale={scale}", f"seed={seed}"])
+                files.write(_folder(name, scale, seed) / "code.json", now)
+
+
+def _folder(name: str, scale: str, seed: int) -> Path:
+    return paths.RUNS / name / paths.tag("world", scale, seed=seed)
+
+
+def _code(name: str) -> str:
+    """What `code.json` says of a run that starts now."""
+    return json.dumps(code.of_notebook(paths.NOTEBOOKS / f"{name}.ipynb"), indent=1) + "\n"
+
+
+def _is_finished(name: str, scale: str, seed: int) -> bool:
+    folder, stamp = _folder(name, scale, seed), _folder(name, scale, seed) / "code.json"
+    made = ["metrics.json", *(["weights.npz"] if name in TRAINING else [])]
+    return (
+        all((folder / file).exists() for file in made)
+        and stamp.exists()
+        and stamp.read_text(encoding="utf-8") == _code(name)
+    )
+
+
+def missing() -> list[str]:
+    """One sentence for every run without which a mean over training seeds has a seed less."""
+    found = {}  # scale -> seed -> words of its commands, its notebooks among them
+    for row in results.read("seeds"):
+        words = set(row["command"].split())
+        found.setdefault(row["scale"], {}).setdefault(int(row["seed"]), set()).update(words)
+    return [
+        f"{name} of seed {seed} at {scale} is missing from the means: "
+        f"python -m vplib.run {name} scale={scale} seed={seed}"
+        for scale, runs in found.items()
+        for seed, name in itertools.product(sorted(runs), SEEDED if len(runs) > 1 else ())
+        if name not in runs[seed]
+    ]
 
 
 def main(words: list[str]) -> None:
-    """`python -m vplib.reproduce [run SCALE | verify SCALE]`; then, or with no words, the table."""
-    if words and (len(words) != 2 or words[0] not in ("run", "verify")):
-        sys.exit("usage: python -m vplib.reproduce [run SCALE | verify SCALE]")
+    """What USAGE says; then, or with no words, the headline table and which runs it lacks."""
+    what, *rest = words or [""]
+    counts = {"": 0, "run": 1, "verify": 1, "seeds": 2, "tables": 0}
+    if len(rest) != counts.get(what) or (what == "seeds" and not rest[1].isdecimal()):
+        sys.exit(f"usage: {USAGE}")
+    environment.write_any_letter()
     if "MAKELEVEL" in os.environ:
         environment.end_with_parent()
     try:
-        if words:
-            verify(words[1]) if words[0] == "verify" else reproduce(words[1], [])
-    except files.FileError as error:
+        if what == "run":
+            reproduce(rest[0], [])
+        elif what == "verify":
+            verify(rest[0])
+        elif what == "seeds":
+            seeds(rest[0], int(rest[1]))
+        elif what == "tables":
+            results.build("world")
+    except (config.ConfigError, files.FileError, run.RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         print("\nstopped: the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     results.show()
+    for sentence in missing():
+        print(sentence)
 
 
 if __name__ == "__main__":

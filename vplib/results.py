@@ -1,23 +1,40 @@
-"""What runs read and write, each named in one place, and the headline table that is built from it.
+"""What runs read and write, each named in one place, and the two tables that are built from it.
 
 A run lives in `runs/<notebook>/<source>-<scale>-<ablation>-s<seed>/`. The reference run of a scale
 (no ablation, seed 0, the default tag) writes its figures and tables to `reports/`, every other to
-its own folder, so that a sweep or a trial overwrites no committed result.
+its own folder, so that a sweep or a trial overwrites no committed result. Rows of all seeds are the
+record, `seeds.csv`; the headline table is the mean over them.
 """
 
 import csv
 import io
 import json
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from vplib import figures, files, paths
+from vplib import environment, figures, files, paths
+from vplib.evaluate import metrics
 
-COLUMNS = ["name", "scale", "value", "low", "high", "unit", "command"]
+RECORD = ["name", "scale", "seed", "value", "low", "high", "unit", "command"]
+COLUMNS = [
+    "name",
+    "scale",
+    "value",
+    "low",
+    "high",
+    "unit",
+    "interval",
+    "seeds",
+    "machine",
+    "command",
+]
+CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings (bootstrap)"  # intervals
 KINDS = ("metrics", "timings")  # files of a run: what equal runs share, and what they do not
 
 
@@ -44,9 +61,17 @@ def vocabulary(cfg: DictConfig) -> Path:
     return paths.ROOT / given if given else shards(cfg) / "tokenizer.model"
 
 
+def is_recorded(cfg: DictConfig) -> bool:
+    """Whether a run's rows belong to the record: of any seed, and otherwise asked for as seed 0."""
+    if cfg.scale == "smoke" or cfg.tag != paths.tag(cfg.source, cfg.scale, seed=cfg.seed):
+        return False
+    first = paths.RUNS / cfg.name / paths.tag(cfg.source, cfg.scale)
+    return cfg.seed == 0 or _repeats(cfg.command, first)
+
+
 def is_reference(cfg: DictConfig) -> bool:
-    """Whether a run's results are the committed ones of its source and scale."""
-    return cfg.scale != "smoke" and cfg.tag == paths.tag(cfg.source, cfg.scale)
+    """Whether a run's figures and tables are the committed ones of its source and scale."""
+    return cfg.seed == 0 and is_recorded(cfg)
 
 
 def reports(cfg: DictConfig) -> Path:
@@ -61,87 +86,166 @@ def save(cfg: DictConfig, fig: Figure, slug: str, *, data: pd.DataFrame) -> None
 
 
 def record(cfg: DictConfig, rows: Iterable[dict], *, timing: bool = False) -> None:
-    """Write a run's rows {name, value, low, high, unit} and build the headline table anew.
+    """Write a run's rows {name, value, low, high, unit} and build both tables anew.
 
-    `low` and `high` are a 95% interval, or absent. They go to `metrics.json` (`dvc metrics diff`
-    compares it between commits) or, as `timing`, to `timings.json`, which equal runs do not share.
+    `low` and `high` are a 95% interval over clips and probe seeds, or absent. They go to
+    `metrics.json` (`dvc metrics diff` compares it between commits) or, as `timing`, to
+    `timings.json`, which equal runs do not share.
     """
     out = Path(cfg.out)
-    write(out, rows, scale=cfg.scale, command=cfg.command, timing=timing)
-    if is_reference(cfg):
+    write(out, rows, scale=cfg.scale, seed=cfg.seed, command=cfg.command, timing=timing)
+    if is_recorded(cfg):
         build(cfg.source)
     else:
-        _table(reports(cfg), table(cfg.source), [out])
+        _tables(reports(cfg), cfg.source, *(_rows(out / f"{kind}.json") for kind in KINDS))
 
 
 def write(
-    out: Path, rows: Iterable[dict], *, scale: str, command: str, timing: bool = False
+    out: Path,
+    rows: Iterable[dict],
+    *,
+    scale: str,
+    command: str,
+    seed: int = 0,
+    timing: bool = False,
 ) -> None:
-    """Write `metrics.json` or `timings.json` of the folder `out`; equal rows give equal bytes."""
+    """Write `metrics.json` or `timings.json` of the folder `out`; equal rows give equal bytes.
+
+    Beside it, `machine.json` says on what machine (`environment.machine`).
+    """
     kept = {}
     for row in sorted(rows, key=lambda row: row["name"]):
         # To nine decimals first: 1e-16 is a zero that rounding missed.
         given = [k for k in ("value", "low", "high") if row.get(k) is not None]
         numbers = {k: float(f"{round(row[k], 9):.6g}") for k in given}
         kept[row["name"]] = numbers | {"unit": row["unit"]}
-    content = {"command": command, "scale": scale, "rows": kept}
-    path = files.folder(out) / f"{KINDS[timing]}.json"
-    files.write(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    content = {"command": command, "scale": scale, "seed": seed, "rows": kept}
+    place = files.folder(out)
+    for name, said in ((KINDS[timing], content), ("machine", environment.machine())):
+        files.write(place / f"{name}.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
 
 
 def build(source: str) -> None:
-    """The headline table of a source, from the files of its reference runs at every scale."""
-    folders = [path.parent for path in paths.RUNS.glob(f"*/{paths.tag(source, '*')}/*.json")]
-    _table(paths.REPORTS, table(source), folders)
+    """The two tables of a source, from the files of its runs of every scale and seed.
+
+    The record has a row for every name, scale and seed. The headline table has one for every name
+    and scale, with the times of seed 0 beside them. A seed that was asked for in other words than
+    seed 0 is no repeat of it, and is left out.
+    """
+    found = {kind: [] for kind in KINDS}
+    for kind, rows in found.items():
+        for path in paths.RUNS.glob(f"*/{source}-*/{kind}.json"):
+            made = _rows(path)
+            for row in made[:1]:  # of all of them the scale, the seed and the command
+                first = path.parents[1] / paths.tag(source, row["scale"])
+                own = path.parent.name == paths.tag(source, row["scale"], seed=row["seed"])
+                rows += made if own and _repeats(row["command"], first) else []
+    _tables(paths.REPORTS, source, *found.values())
 
 
-def table(source: str) -> str:
-    """The name of the headline table of a source."""
-    return "headline" if source == "world" else f"headline_{source}"
+def table(source: str, kind: str = "headline") -> str:
+    """The name of a table of a source: its `headline`, or its record, `seeds`."""
+    return kind if source == "world" else f"{kind}_{source}"
 
 
-def _table(place: Path, name: str, folders: Iterable[Path]) -> None:
-    found = []
-    for path in {folder / f"{kind}.json" for folder in folders for kind in KINDS}:
-        if path.exists():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            for row, values in content["rows"].items():
-                numbers = {k: f"{values[k]:.4g}" for k in ("value", "low", "high") if k in values}
-                told = {"unit": values["unit"], "command": content["command"]}
-                found.append({"name": row, "scale": content["scale"], **numbers, **told})
+def _rows(path: Path) -> list[dict]:
+    """The rows of a run's file with what is said of all of them; none if there is no file."""
+    if not path.exists():
+        return []
+    content = json.loads(path.read_text(encoding="utf-8"))
+    told = {"scale": content["scale"], "seed": content.get("seed", 0)}
+    machine = path.with_name("machine.json")
+    if path.stem == "timings" and machine.exists():
+        where = json.loads(machine.read_text(encoding="utf-8"))
+        told["machine"] = f"{where['processor']}, {where['threads']} threads"
+    told["command"] = content["command"]
+    return [{"name": name, **values, **told} for name, values in content["rows"].items()]
+
+
+def _repeats(command: str, first: Path) -> bool:
+    """Whether a run was asked for as that of seed 0 (its folder: `first`) but for its seed."""
+
+    def words(command: str) -> set[str]:  # without what rows say anyway and what changes no number
+        free = ("scale", "seed", *environment.FREE)
+        return {word for word in shlex.split(command) if word.partition("=")[0] not in free}
+
+    asked = _rows(first / "metrics.json")[:1]
+    return all(words(row["command"]) == words(command) for row in asked)
+
+
+def _tables(place: Path, source: str, measured: list[dict], timed: list[dict]) -> None:
+    """Write the record and the headline table."""
+    groups, folder = {}, files.folder(place / "tables")
+    for row in sorted(measured, key=lambda row: (row["name"], row["scale"], row["seed"])):
+        groups.setdefault((row["name"], row["scale"]), []).append(row)
+    kept = [_shown(row, "6g") for group in groups.values() for row in group]
+    files.write(folder / f"{table(source, 'seeds')}.csv", _csv(RECORD, kept))
+    first = [row | {"interval": REPEATS} if "low" in row else row for row in timed]
+    shown = [*map(_over_seeds, groups.values()), *(row for row in first if row["seed"] == 0)]
+    shown.sort(key=lambda row: (row["name"], row["scale"]))
+    kept = [_shown(row, "4g") for row in shown]
+    files.write(folder / f"{table(source)}.csv", _csv(COLUMNS, kept))
+
+
+def _over_seeds(rows: list[dict]) -> dict:
+    """The headline row of one name and scale, of which every training seed has one of `rows`."""
+    row = rows[0] | {"seeds": len(rows)}
+    if len(rows) == 1:
+        return row | {"interval": CLIPS} if "low" in row else row
+    numbers = ",".join(str(row["seed"]) for row in rows)
+    words = [w for w in shlex.split(row["command"]) if not w.startswith("seed=")]
+    row["command"] = shlex.join([*words, f"seed={numbers}"])
+    values = np.array([row["value"] for row in rows])
+    row["value"], low, high = metrics.t_interval(values)
+    if np.ptp(values) == 0:  # all seeds say the same, which is no estimate of how they differ
+        return {key: value for key, value in row.items() if key not in ("low", "high")}
+    return row | {"low": low, "high": high, "interval": f"training seeds (t, n={len(rows)})"}
+
+
+def _shown(row: dict, digits: str) -> dict:
+    numbers = [key for key in ("value", "low", "high") if key in row]
+    return row | {key: f"{round(row[key], 9):.{digits}}" for key in numbers}
+
+
+def _csv(columns: list[str], rows: list[dict]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(sorted(found, key=lambda row: (row["name"], row["scale"])))
-    files.write(files.folder(place / "tables") / f"{name}.csv", text.getvalue())
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def read(name: str = "headline", place: Path | None = None) -> list[dict]:
-    """The rows of a headline table, as text; none if there is no table yet."""
+    """The rows of a table, as text; none if there is no table yet."""
     path = (place or paths.REPORTS) / "tables" / f"{name}.csv"
     return list(csv.DictReader(path.open(encoding="utf-8"))) if path.exists() else []
 
 
 def rows(cfg: DictConfig) -> dict[str, dict]:
-    """The headline rows of this run's source and scale, by name."""
-    found = read(table(cfg.source), reports(cfg))
-    return {row["name"]: row for row in found if row["scale"] == cfg.scale}
-
-
-def timed() -> set[str]:
-    """Names of the rows that are timings, which are never compared."""
-    found = paths.RUNS.glob("*/*/timings.json")
-    return {name for path in found for name in json.loads(path.read_text(encoding="utf-8"))["rows"]}
+    """What this run itself measured, of its own seed, by name: {value, low, high, unit, ...}."""
+    return {row["name"]: row for row in _rows(Path(cfg.out) / "metrics.json")}
 
 
 def show() -> None:
-    """Print the headline table and where to look."""
+    """Print the headline table, what its intervals mean, and where to look."""
     found = read()
     width = max([len(r["name"]) for r in found], default=4)
     print(f"{'name':{width}}  {'scale':9} {'value':>8}  {'95% interval':18} unit")
     for r in found:
         span = f"[{r['low']}, {r['high']}]" if r["low"] else ""
-        print(f"{r['name']:{width}}  {r['scale']:9} {r['value']:>8}  {span:18} {r['unit']}")
+        told = "; ".join(filter(None, (r["unit"], r["interval"], r["machine"])))
+        print(f"{r['name']:{width}}  {r['scale']:9} {r['value']:>8}  {span:18} {told}")
+    if any(r["interval"] == CLIPS for r in found):
+        print(
+            f"\nIntervals over {CLIPS} say nothing of other training seeds, and are too narrow "
+            "where the few probe seeds differ much (88% instead of 95% of them cover the truth)."
+        )
+    if any(r["interval"].startswith("training") for r in found):
+        print(
+            "\nValues over training seeds are means; each seed is a row of reports/tables/seeds.csv."
+            " All seeds share their test clips, so these intervals say nothing of other clips."
+        )
     print(
-        "\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. Runs: runs/."
+        "\nEvery figure and table: reports/README.md. Executed notebooks: reports/notebooks/. "
+        "Runs: runs/."
     )

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import special
 
 
 def top1(
@@ -63,6 +64,21 @@ def bootstrap(
     low, high = np.percentile(drawn, [2.5, 97.5])
     # Where all scores are equal, rounding must not put a bound on the wrong side of the value.
     return value, min(float(low), value), max(float(high), value)
+
+
+def t_interval(values: Float[np.ndarray, " S"]) -> tuple[float, float, float]:
+    """Mean and its 95% t interval over S independent repeats, such as training seeds.
+
+    For a difference of two models of the same seeds pass the difference of each seed: it stays
+    paired. It holds what differs between the repeats, not what they share, such as test clips.
+    Raises ValueError for fewer than two values.
+    """
+    count = len(values)
+    if count < 2:
+        raise ValueError(f"a t interval needs two values or more, given {count}")
+    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
+    half = float(special.stdtrit(count - 1, 0.975)) * deviation / count**0.5
+    return mean, mean - half, mean + half
 
 
 def confusion(
