@@ -5,6 +5,9 @@ BIN := .venv/bin
 # The same as in vplib/environment.py (a test compares). Two threads, everywhere, unless you say otherwise (make reproduce NPROC=8).
 export NPROC ?= 2
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+ifeq ($(shell uname -m),x86_64)
+export XLA_FLAGS ?= --xla_cpu_max_isa=AVX2
+endif
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce study seeds verify test lint lab figures clean

@@ -50,7 +50,7 @@ from vplib import config, export, files, paths
 from vplib.method.masking import draw_mask, visible_count
 from vplib.method.stages import Stage2, stage2_loss
 from vplib.model.attention import KERNELS
-from vplib.model.encoders import SHORT, VideoEncoder, VideoText, configure, pixels
+from vplib.model.encoders import VideoEncoder, VideoText, configure, pixels
 from vplib.model.sizes import Sizes
 
 COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
@@ -69,9 +69,7 @@ def encoder_operations(sizes: Sizes, places: int) -> float:
     """Of one clip with `places` tokens a frame, on which its temporal attention depends: see
     `VideoEncoder._by_place`."""
     tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
-    keys = sizes.frames
-    if places < sizes.places:
-        keys = tokens if tokens <= SHORT else 3 * sizes.frames
+    keys = sizes.frames if places == sizes.places else 3 * sizes.frames
     return (
         2 * tokens * 3 * sizes.patch**2 * width
         + stack_operations(sizes.spatial_layers, tokens, places, width, hidden)

@@ -24,7 +24,7 @@ def encoder():
 
 @pytest.fixture(scope="module")
 def tokens(encoder):
-    return np.asarray(classify.tokens_of(encoder)(toy.batch(0, clips=16)["video"]))
+    return np.asarray(features.tokens_of(encoder)(toy.batch(0, clips=16)["video"]))
 
 
 @pytest.fixture(scope="module")

@@ -213,10 +213,18 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
         raise ConfigError(f"the files in conf/ do not make a configuration: {said}") from None
     for section in [key for key in cfg if OmegaConf.is_dict(cfg[key]) and key not in uses]:
         del cfg[section]  # so that, say, a change of the probe leaves the training runs as they are
-    if "data" in cfg and not cfg.data.tasks:
+    if "data" in cfg and _trains(uses):
+        for key in rules.EVALUATION:
+            cfg.data.pop(key, None)
+    elif "data" in cfg and not cfg.data.tasks:
         cfg.data.tasks, cfg.data.zero_shot = {}, []  # no labels, no names of classes to ask for
     _check(cfg, name)
     return cfg
+
+
+def _trains(uses: Sequence[str]) -> bool:
+    """Whether a notebook that uses these sections trains: its data are then the corpora alone."""
+    return "optim" in uses
 
 
 def _no_option(group: str, choice: str, options: list[str]) -> str:
@@ -241,6 +249,8 @@ def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
         raise ConfigError(
             f"{name} does not use '{section}', {given}: it uses {', '.join(uses) or 'none'}"
         )
+    if _trains(uses) and key.split(".")[1:2] and key.split(".")[1] in rules.EVALUATION:
+        raise ConfigError(f"{name} does not use {key}, {given}: evaluation does")
     if key == "source":
         raise ConfigError(f"source follows the corpus, {given}: choose one with data=...")
     if key in rules.OPEN:
@@ -314,27 +324,28 @@ def _check(cfg: DictConfig, name: str) -> None:
 
 
 def _check_data(data: DictConfig) -> None:
+    tasks = data.get("tasks", {})
     for section in ("corpora", "tasks"):
-        if not OmegaConf.is_dict(data[section]):
+        if not OmegaConf.is_dict(data.get(section, {})):
             raise ConfigError(f"data.{section} must be written as {{name:...}}, one or more")
-        for key in data[section]:
+        for key in data.get(section, {}):
             if not rules.NAME.fullmatch(str(key)):
                 raise ConfigError(
                     f"data.{section} has the name '{_cut(str(key))}': use letters, digits and . _ "
                     "+ -"
                 )
-    for task, parts in data.tasks.items():
+    for task, parts in tasks.items():
         if not OmegaConf.is_dict(parts) or not {*parts} >= {"train", "test", "label"}:
             raise ConfigError(
                 f"data.tasks.{task} must be written as {{train:..., test:..., label:...}}"
             )
     if not any(data.corpora.values()):
         raise ConfigError("data.corpora must have a weight above 0, as in {train:1.0}")
-    for task in data.zero_shot or ():
-        if task not in data.tasks:
+    for task in data.get("zero_shot") or ():
+        if task not in tasks:
             raise ConfigError(
                 f"data.zero_shot names '{_cut(str(task))}', which is not in data.tasks "
-                f"({', '.join(data.tasks)})"
+                f"({', '.join(tasks)})"
             )
 
 

@@ -21,6 +21,9 @@ VARIABLES = {
     # times as long (LOG.md). Huge pages where the system has them; ignored where there is no glibc.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+if platform.machine() == "x86_64":
+    # What XLA compiles then does not depend on how wide this processor's vectors are (LOG.md).
+    VARIABLES["XLA_FLAGS"] = "--xla_cpu_max_isa=AVX2"
 # Keys of the configuration that change how fast a run is, what memory it takes and what it saves on
 # the way, never what it computes: they do not tell runs apart, so one that was killed for want of
 # memory goes on with less.

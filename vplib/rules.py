@@ -8,6 +8,11 @@ from typing import NamedTuple
 
 MOST = 2_000_000_000  # of a whole number
 TAG_BYTES = 100  # a folder's name has room for 255
+# Keys of `data` that only evaluation reads: a notebook that trains has none of them, so that a new
+# task or another number of labels leaves all trainings as they are.
+EVALUATION = ("tasks", "retrieval", "zero_shot", "validation", "candidates") + tuple(
+    f"eval_{part}" for part in ("train", "validation", "test")
+)
 NAME = re.compile(r"\w[\w.+-]*")  # what can name a folder, a figure and an option of Hydra
 
 
@@ -87,6 +92,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("*.warmup *.shuffle_warmup stage1.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
+    ("stage2.snapshots", _whole(0, 1000)),
     ("data.validation hardware.remat optim.tensorboard stage2.*", _flag),
     ("probe.shots eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),

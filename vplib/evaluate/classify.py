@@ -1,8 +1,7 @@
 """Your own classifier on a frozen encoder: draw shots, train probes, merge, save, restore, use."""
 
 import json
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -30,18 +29,6 @@ def attention_heads(encoder: VideoEncoder) -> int:
     """Attention heads of a block; the released classifier pools with as many."""
     query = encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query
     return query.w.shape[2]  # layers D K H
-
-
-def tokens_of(encoder: VideoEncoder) -> Callable:
-    """As `features.tokens_of`, for an encoder of any size: its weights are an argument of the
-    compiled function.
-    """
-    return partial(_tokens, encoder)
-
-
-@jax.jit
-def _tokens(encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"]) -> Float16[Array, "B N D"]:
-    return encoder(pixels(video)).astype("float16")
 
 
 def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> Int[np.ndarray, " N"]:

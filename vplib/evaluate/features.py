@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib.data import pipeline, shards
 from vplib.data.sources import SourceError
@@ -142,7 +143,7 @@ def encoder_of(model: VideoEncoder | VideoText | VideoClassifier) -> VideoEncode
 
 def tokens_of(encoder: VideoEncoder) -> Callable:
     """All tokens of a clip, in half precision (2 S D bytes a clip)."""
-    return jax.jit(lambda video: encoder(pixels(video)).astype("float16"))
+    return partial(_tokens, encoder)
 
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
@@ -150,15 +151,27 @@ def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
 
     def encode(video):
         middle = video.shape[1] // 2
-        still = jax.numpy.broadcast_to(video[:, middle : middle + 1], video.shape)
-        return encoder(pixels(still)).astype("float16")
+        return _tokens(encoder, np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))
 
-    return jax.jit(encode)
+    return encode
 
 
 def embeddings_of(model: VideoText) -> Callable:
     """One vector of unit length a clip."""
-    return jax.jit(lambda video: model.encode_video(pixels(video)))
+    return partial(_embeddings, model)
+
+
+# Weights are arguments of these: one program serves all encoders of a size.
+
+
+@jax.jit
+def _tokens(encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"]) -> Float16[Array, "B N D"]:
+    return encoder(pixels(video)).astype("float16")
+
+
+@jax.jit
+def _embeddings(model: VideoText, video: UInt8[Array, "B T S S 3"]) -> Float[Array, "B E"]:
+    return model.encode_video(pixels(video))
 
 
 # --- texts ---------------------------------------------------------------------------------------

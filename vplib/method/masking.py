@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def visible_count(tokens: int, ratio: float) -> int:
@@ -62,8 +62,8 @@ def uniform_visible(
 
 
 def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> Int[Array, "B T V"]:
-    """BEVT block-tube mask: blocks shared by a contiguous run of frames (wrapping around) of 0.5
-    to 1 clip lengths.
+    """BEVT block-tube mask: blocks shared by a contiguous run of frames (wrapping around), half of
+    the clip to all of it (4 to 8 of 8 frames).
 
     The frames outside the run share a second block mask (our choice: BEVT leaves them unmasked,
     which would make visible counts differ between frames and 0.65 unreachable; equal counts keep
@@ -75,7 +75,7 @@ def bevt_visible(key: Array, batch: int, frames: int, grid: int, count: int) -> 
     k_first, k_second, k_length, k_start = jax.random.split(key, 4)
     orders = [block_order(k, batch, grid) for k in (k_first, k_second)]
     first, second = (jnp.sort(order.argsort(axis=-1)[:, -count:], axis=-1) for order in orders)
-    length = jnp.ceil(jax.random.uniform(k_length, (batch, 1), minval=0.5, maxval=1.0) * frames)
+    length = jax.random.randint(k_length, (batch, 1), (frames + 1) // 2, frames + 1)
     start = jax.random.randint(k_start, (batch, 1), 0, frames)
     inside = (jnp.arange(frames) - start) % frames < length  # B T
     return jnp.where(inside[..., None], first[:, None], second[:, None])
@@ -105,11 +105,19 @@ def raster_orders(
     b, t, v = visible.shape
     frame = jnp.arange(t)[:, None] * (tokens // t)
     place = (visible + frame).reshape(b, -1)  # raster index of each visible token
-    seen = jax.nn.one_hot(place, tokens, dtype=jnp.int32).sum(1)  # B S
-    inverse = jnp.argsort(1 - seen, axis=-1, stable=True)  # visible in raster order, then masked
+    seen = jax.nn.one_hot(place, tokens, dtype=jnp.int32).sum(1) > 0  # B S
+    inverse = jnp.argsort(~seen, axis=-1, stable=True)  # visible in raster order, then masked
     # `place` is increasing by construction of the masks, so the v-th visible token is the v-th
     # seen place.
-    return inverse.argsort(axis=-1), inverse
+    return _ranks(seen), inverse
+
+
+def _ranks(first: Bool[Array, "B S"]) -> Int[Array, "B S"]:
+    """The rank of each element where those that are `first` come before the others, both in order:
+    what sorting a stable argsort gives, without sorting."""
+    ranks = jnp.cumsum(first, axis=-1) - 1
+    others = jnp.cumsum(~first, axis=-1) - 1 + first.sum(-1, keepdims=True)
+    return jnp.where(first, ranks, others)
 
 
 def shuffle_orders(
@@ -132,9 +140,8 @@ def shuffle_orders(
     moves = jax.random.uniform(k_moves, raster.shape) < share
     # Slots that exchange come first, then those that stay, in raster order; so do the tokens that
     # fill them, the former in random order.
-    slots = jnp.argsort(~moves, axis=-1, stable=True)
     rank = jnp.where(moves, jax.random.uniform(k_where, raster.shape), 1 + jnp.arange(tokens))
     source = jnp.argsort(rank, axis=-1)
-    exchange = jnp.take_along_axis(source, jnp.argsort(slots, axis=-1), axis=-1)
+    exchange = jnp.take_along_axis(source, _ranks(moves), axis=-1)
     order = jnp.take_along_axis(raster, exchange, axis=-1)
     return order, order.argsort(axis=-1)

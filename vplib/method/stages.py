@@ -6,6 +6,7 @@ open is marked "our choice".
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
@@ -24,6 +25,22 @@ class Stage1(nnx.Module):
         self.model = model
         # Not a bare float: weakly typed, `fit` would compile thrice.
         self.log_scale = nnx.Param(jnp.log(jnp.float32(1 / 0.07)))
+
+
+def temperature_floor() -> optax.GradientTransformation:
+    """A last step of stage 1's optimiser that keeps the temperature at 0.01 or above.
+
+    The parameter is held there after each update, as CLIP does: a ceiling inside the loss would
+    have no gradient beyond it, and the temperature could not come back.
+    """
+
+    def limit(path, update, value):
+        named = any(getattr(part, "key", None) == "log_scale" for part in path)
+        return jnp.minimum(update, jnp.log(100.0) - value) if named else update
+
+    return optax.stateless(
+        lambda updates, params: jax.tree_util.tree_map_with_path(limit, updates, params)
+    )
 
 
 def stage1_loss(
@@ -53,8 +70,7 @@ def stage1_loss(
         visible = random_visible(key, len(video), tokens, visible_count(tokens, drop_ratio))
     v = stage.model.encode_video(pixels(video, dtype), visible=visible, crop=image)
     t = stage.model.encode_text(batch["ids"], batch["keep"])
-    # CLIP's ceiling keeps float32 logits tame.
-    scale = jnp.exp(jnp.minimum(stage.log_scale[...], jnp.log(100.0)))
+    scale = jnp.exp(stage.log_scale[...])
     loss = contrastive(v, t, scale, chunk=loss_chunk)
     hits = ((v @ t.T).argmax(1) == jnp.arange(len(v))).mean()
     return loss, {"batch_r1": hits, "temperature": 1 / scale}

@@ -23,16 +23,14 @@ def lecun(key: Array, shape: tuple[int, ...], fan_in: int) -> Array:
     return jax.random.truncated_normal(key, -2, 2, shape) * (fan_in**-0.5 / 0.87962566)
 
 
-def remat_on_accelerators(f: Callable) -> Callable:
-    """`f`, whose backward pass may on accelerators compute the values inside `f` again instead of
-    keeping them.
+def recomputed(f: Callable) -> Callable:
+    """`f`, whose backward pass may compute the values inside `f` again instead of keeping them.
 
-    For elementwise work and plain attention: reading those values, in float32, can take an
-    accelerator longer than computing them. Outside a scan XLA decides: unrolled, on a GPU, it kept
-    the logits of plain attention (LOG.md). It pays on CPU too, but changes last bits, and all
-    committed runs would have to be trained again.
+    For elementwise work and plain attention: reading those values, in float32, can take longer than
+    computing them. Outside a scan XLA decides: unrolled, on a GPU, it kept the logits of plain
+    attention (LOG.md).
     """
-    return f if jax.default_backend() == "cpu" else jax.checkpoint(f, prevent_cse=False)
+    return jax.checkpoint(f, prevent_cse=False)
 
 
 def affine(
@@ -74,7 +72,7 @@ def attend(
         return KERNELS[kernel](q, k, v, cap)
     logits = 4 * heads * queries * k.shape[-2]  # bytes a sequence
     if mask is not None or logits <= LOGITS:
-        return remat_on_accelerators(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
+        return recomputed(lambda q, k, v: _plain(q, k, v, cap, mask))(q, k, v)
     count = next(
         n
         for n in range(1, queries + 1)

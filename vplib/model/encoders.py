@@ -13,8 +13,6 @@ from vplib.model.attention import Attention
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 from vplib.model.sizes import Sizes
 
-SHORT = 256  # tokens among which one masked attention costs about what sorting does (CPU: LOG.md)
-
 
 def patchify(video: Float[Array, "B T H W C"], patch: int) -> Float[Array, "B T N P"]:
     """Non-overlapping square patches in row-major order, each flattened as (row, column, channel).
@@ -177,19 +175,10 @@ class VideoEncoder(nnx.Module):
     ) -> Float[Array, "B S D"]:
         """The temporal stack on ragged tokens: each sees the tokens of its own place.
 
-        Up to SHORT tokens, one masked attention among all of them. In a longer sequence, tokens
-        are sorted by place: those of one place are at most T neighbours, and in windows of T they
-        lie in a token's own window and the two beside it. So attention costs 3T keys a token, not
-        T*V.
+        Sorted by place, those of one place are at most T neighbours, and in windows of T they lie
+        in a token's own window and the two beside it. So attention costs 3T keys a token, not T*V.
         """
         b, t, v, d = x.shape
-        if t * v <= SHORT:
-            place, x = place.reshape(b, 1, t * v), x.reshape(b, t * v, d)
-            if keep is not None:
-                keep = jnp.repeat(keep, v, axis=1)
-            # A padded frame is no key.
-            key = place if keep is None else jnp.where(keep[:, None], place, -1)
-            return self.temporal_encoder(x, place[..., None] == key[:, :, None], keep)
         flat = place.reshape(b, t * v)
         order = jnp.argsort(flat, axis=-1, stable=True)  # by place, then by frame
         inverse = jnp.argsort(order, axis=-1)

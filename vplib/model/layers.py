@@ -13,7 +13,7 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
-from vplib.model.attention import Attention, affine, lecun, remat_on_accelerators
+from vplib.model.attention import Attention, affine, lecun, recomputed
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
 CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
@@ -35,7 +35,7 @@ class LayerNorm(nnx.Module):
             y = (y - mean) * jax.lax.rsqrt(variance + 1e-6) * (1 + scale) + bias
             return y.astype(x.dtype)
 
-        return remat_on_accelerators(norm)(x, self.scale[...], self.bias[...])
+        return recomputed(norm)(x, self.scale[...], self.bias[...])
 
 
 class Dense(nnx.Module):
@@ -58,7 +58,7 @@ def gelu(x: Array) -> Array:
         y = x.astype(jnp.float32)
         return (0.5 * y * (1 + jax.lax.erf(y * 0.5**0.5))).astype(x.dtype)
 
-    return remat_on_accelerators(exact)(x)
+    return recomputed(exact)(x)
 
 
 def add_norms(module: nnx.Module, width: int, norm: str) -> None:
@@ -171,8 +171,8 @@ class Stack(nnx.Module):
     checkpoints.
 
     `remat` recomputes each block in the backward pass: memory of one block instead of all, for a
-    third more work. Without it an accelerator runs the blocks unrolled, which spares the copies
-    into and out of a loop's stacked arrays (LOG.md).
+    third more work. Without it the blocks run unrolled, which spares the copies into and out of a
+    loop's stacked arrays (LOG.md).
     """
 
     def __init__(
@@ -201,19 +201,17 @@ class Stack(nnx.Module):
     ) -> Float[Array, "*A N D"]:
         """Every block with the same mask, kept tokens and windows, as `Attention` and
         `FeedForward` take them."""
-        accelerated = jax.default_backend() != "cpu"
+        alone = jax.default_backend() != "cpu" and jax.device_count() == 1
 
         def step(x, block):
             # Unrolled on an H200, XLA else laid features out before tokens and transposed at every
             # norm. On several devices the constraint would gather all activations.
-            if accelerated and jax.device_count() == 1:
+            if alone:
                 x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
             return in_groups(block, x, mask, keep, windowed), None
 
-        unroll = accelerated and not self.remat
-        return jax.lax.scan(
-            jax.checkpoint(step) if self.remat else step, x, self.x_layers, unroll=unroll
-        )[0]
+        step = jax.checkpoint(step) if self.remat else step
+        return jax.lax.scan(step, x, self.x_layers, unroll=not self.remat)[0]
 
 
 class AttentionPool(nnx.Module):

@@ -66,6 +66,8 @@ def fit(
     checkpoint_every: int = 500,
     title: str = "training",
     tensorboard: bool = False,
+    snapshots: int = 0,
+    snapshot: Callable[[int, nnx.Module], None] = lambda step, model: None,
 ) -> nnx.Module:
     """Train `model` for `steps` steps and return it; calling again after any interruption continues
     bit for bit.
@@ -76,7 +78,9 @@ def fit(
     `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so nothing else needs saving.
     `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the steps a
     second and the share of time in which the device had run out of work and waited for input;
-    `tensorboard` writes the rows of metrics.csv to `out`/tensorboard as well. A state of another
+    `tensorboard` writes the rows of metrics.csv to `out`/tensorboard as well. `snapshot(step,
+    model)` is called with the model after equal parts of the steps, `snapshots` in all, to the
+    nearest multiple of `every`. A state of another
     `identity` (of the configuration, the data and the code: see `identity`) is no state to resume:
     it is kept aside, and training starts afresh.
 
@@ -91,6 +95,7 @@ def fit(
         )
     mesh, out = mesh or sharding.init(), files.folder(Path(out))
     update, arrays, trained = _prepared(model, loss_fn, tx, seed, mesh, frozen)
+    shown = {round((part + 1) * steps / snapshots / every) * every for part in range(snapshots)}
     with opened(out / "state", doing=title) as states:
         record = states.newest(identity, steps) or Record(0, identity, {}, {})
         if record.step:
@@ -108,6 +113,8 @@ def fit(
                 means = {name: float(values.mean()) for name, values in rows.items()}
                 log.write(step, means, _speed(waited, seconds, step - first))
                 progress.update(step, **{k: v for k, v in means.items() if k != "grad_norm"})
+                if step in shown or (snapshots and step == steps):
+                    snapshot(step, trained(arrays["params"]))
                 if step % checkpoint_every == 0 or step == steps:
                     states.save(
                         Record(step, identity, batches.get_state(), dict(log.tables)), arrays
