@@ -11,7 +11,7 @@ from test_video import moving_square
 
 from vplib import predict
 from vplib.data import video
-from vplib.evaluate import classify, heads
+from vplib.evaluate import classify, features, heads
 from vplib.model import checkpoints
 
 CLASSES = ["falls", "rises", "turns", "waits"]

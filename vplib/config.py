@@ -324,9 +324,8 @@ def _check(cfg: DictConfig, name: str) -> None:
 
 
 def _check_data(data: DictConfig) -> None:
-    tasks = data.get("tasks", {})
     for section in ("corpora", "tasks"):
-        if not OmegaConf.is_dict(data.get(section, {})):
+        if section in data and not OmegaConf.is_dict(data[section]):
             raise ConfigError(f"data.{section} must be written as {{name:...}}, one or more")
         for key in data.get(section, {}):
             if not rules.NAME.fullmatch(str(key)):
@@ -334,6 +333,7 @@ def _check_data(data: DictConfig) -> None:
                     f"data.{section} has the name '{_cut(str(key))}': use letters, digits and . _ "
                     "+ -"
                 )
+    tasks = data.get("tasks", {})
     for task, parts in tasks.items():
         if not OmegaConf.is_dict(parts) or not {*parts} >= {"train", "test", "label"}:
             raise ConfigError(
