@@ -1,4 +1,4 @@
-"""Heads on a frozen backbone: a MAP probe trained on cached tokens."""
+"""Heads on a frozen backbone: a MAP probe trained on cached tokens; and what trains them."""
 
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Shaped
 
-from vplib.model.layers import AttentionPool, Dense
+from vplib.model.layers import AttentionPool, Block, Dense
 from vplib.train.optimiser import schedule
 
 
@@ -18,7 +18,8 @@ class Probe(nnx.Module):
     """Standardisation, one attention pooling over all tokens, a linear classifier (the released
     classifier's names).
 
-    `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says
+    With `block`, a transformer block before the pooling lets tokens be compared with each other: a
+    second readout, which tells what the first one cannot read from what is not there. `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says
     nothing (as the affine-free BatchNorm of linear probes does). Source: VideoPrism section 4.1
     (frozen backbone, one MAP layer).
     """
@@ -30,6 +31,7 @@ class Probe(nnx.Module):
         heads: int,
         classes: int,
         *,
+        block: bool = False,
         rngs: nnx.Rngs,
     ):
         width = len(mean)
@@ -37,11 +39,15 @@ class Probe(nnx.Module):
             nnx.Variable(jnp.asarray(mean)),
             nnx.Variable(jnp.asarray(deviation)),
         )
+        if block:
+            self.block = Block(width, 4, 4 * width, cap=None, rngs=rngs)
         self.atten_pooler = AttentionPool(width, heads, rngs=rngs)
         self.projection = Dense(width, classes, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B S D"]) -> Float[Array, "B K"]:
-        return self.projection(self.atten_pooler((tokens - self.mean[...]) / self.deviation[...]))
+        x = (tokens.astype(jnp.float32) - self.mean[...]) / self.deviation[...]
+        x = self.block(x) if hasattr(self, "block") else x
+        return self.projection(self.atten_pooler(x))
 
 
 def train_probe(
@@ -55,33 +61,63 @@ def train_probe(
     learning_rate: float,
     weight_decay: float,
     seed: int,
+    block: bool = False,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Probe:
     """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes
     for the same seed.
 
-    `loss` takes logits (B, K) and targets: numbers of classes, or what another loss of optax
-    wants. A batch is at most all clips. Raises ValueError if a number of a class is out of range.
+    `heads` pool; `block` is that of `Probe`. `loss` takes logits (B, K) and targets: numbers of
+    classes, or what another loss of optax wants. Raises ValueError if a number of a class is out of range.
     """
     if targets.dtype.kind == "i" and (targets.min() < 0 or targets.max() >= classes):
         raise ValueError(
             f"targets run from {targets.min()} to {targets.max()} "
             f"but the probe has {classes} classes"
         )
-    clips = len(targets)
-    batch = min(batch, clips)
     sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
-    probe = Probe(
-        sample.mean((0, 1)), sample.std((0, 1)) + 1e-3, heads, classes, rngs=nnx.Rngs(seed)
+    mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
+    probe = Probe(mean, deviation, heads, classes, block=block, rngs=nnx.Rngs(seed))
+    return fit(
+        probe,
+        tokens,
+        targets,
+        epochs=epochs,
+        batch=batch,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        seed=seed,
+        loss=loss,
     )
-    graph, params, fixed = nnx.split(probe, nnx.Param, ...)
-    per_epoch = clips // batch
+
+
+def fit(
+    model: nnx.Module,
+    inputs: Shaped[np.ndarray, "C ..."],
+    targets: Shaped[np.ndarray, "C ..."],
+    *,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    loss: Callable,
+) -> nnx.Module:
+    """`model`, whose parameters were trained on arrays that fit into memory: AdamW, cosine decay
+    after 5% warm-up.
+
+    `loss` takes the model's output and targets. Every epoch has an order of its own, drawn by
+    `seed`; what does not fill a batch is left out of it. A batch is at most all inputs.
+    """
+    batch = min(batch, len(targets))
+    per_epoch = len(targets) // batch
+    graph, params, fixed = nnx.split(model, nnx.Param, ...)
     tx = _optimiser(learning_rate, epochs * per_epoch, weight_decay)
     state, rng = tx.init(params), np.random.default_rng(seed)
-    tokens, targets = jnp.asarray(tokens), jnp.asarray(targets)
+    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
     for _ in range(epochs):
-        order = rng.permutation(clips)[: per_epoch * batch].reshape(per_epoch, batch)
-        params, state = _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order)
+        order = rng.permutation(len(targets))[: per_epoch * batch].reshape(per_epoch, batch)
+        params, state = _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order)
     return nnx.merge(graph, params, fixed)
 
 
@@ -97,7 +133,7 @@ def _optimiser(
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order):
+def _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order):
     """One pass in the given order (steps, batch): a single dispatch, since a step takes
     milliseconds.
     """
@@ -108,9 +144,7 @@ def _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order):
     def step(carry, rows):
         params, state = carry
         updates, state = tx.update(
-            jax.grad(mean_loss)(params, tokens[rows].astype(jnp.float32), targets[rows]),
-            state,
-            params,
+            jax.grad(mean_loss)(params, inputs[rows], targets[rows]), state, params
         )
         return (optax.apply_updates(params, updates), state), None
 
@@ -118,14 +152,14 @@ def _epoch(graph, tx, loss, params, state, fixed, tokens, targets, order):
 
 
 def predict(
-    probe: Probe, tokens: Float[np.ndarray, "C S D"], *, batch: int = 128
+    model: nnx.Module, inputs: Shaped[np.ndarray, "C ..."], *, batch: int = 128
 ) -> Float[np.ndarray, "C K"]:
-    """Logits of many clips."""
+    """What a probe, or another model of one argument, says of many clips."""
     return np.concatenate(
-        [np.asarray(_logits(probe, tokens[i : i + batch])) for i in range(0, len(tokens), batch)]
+        [np.asarray(_outputs(model, inputs[i : i + batch])) for i in range(0, len(inputs), batch)]
     )
 
 
 @jax.jit
-def _logits(probe, x):
-    return probe(x.astype(jnp.float32))
+def _outputs(model, x):
+    return model(x)

@@ -229,7 +229,7 @@ def usable(
 def probe(
     wanted: Mapping[str, Mapping],
     sources: Mapping[str, Originals],
-    encoders: Mapping[str, Callable],
+    encoders: Mapping[str, Callable | Sequence[Callable]],
     *,
     reading: Mapping,
     seeds: Sequence[int],
@@ -237,6 +237,7 @@ def probe(
 ) -> dict[tuple[str, str], Answers]:
     """The answers of every (encoder, task): one head a seed is trained on the frozen features.
 
+    Of several encoders under one name (random weights, drawn several times) the heads take turns.
     `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification,
     `kind`; `sources` are the corpora of these names. Videos are read once for all encoders and
     tasks of the same corpora. `reading` as `features`, `recipe` as the task's `train`. Raises
@@ -251,21 +252,30 @@ def probe(
     }
     for name, pair in parts.items():
         split(tasks[name], *known[name], pair)
-    answers = {}
+    answers, turns, of_seed = {}, {}, {}
+    for name, one in encoders.items():
+        several = {name: one} if callable(one) else {f"{name} {k}": f for k, f in enumerate(one)}
+        turns |= several
+        of_seed[name] = [[*several][k % len(several)] for k in range(len(seeds))]
     for pair in dict.fromkeys(parts.values()):
-        found = [features(encoders, sources[part], name=part, **reading) for part in pair]
+        found = [features(turns, sources[part], name=part, **reading) for part in pair]
         here, done = [name for name in wanted if parts[name] == pair], 0
         with Progress(len(here) * len(encoders), "probes") as progress:
             for name in here:
                 classes, train, test = usable(tasks[name], known[name], found, pair)
-                for encoder in encoders:
-                    x, y = train.values[encoder], train.targets
-                    trained = [
-                        tasks[name].train(x, y, classes=len(classes), seed=seed, **recipe)
-                        for seed in seeds
-                    ]
-                    answers[encoder, name] = answer(
-                        tasks[name], trained, test.values[encoder], test.targets, classes
+                for encoder, keys in of_seed.items():
+                    outputs = []
+                    for seed, key in zip(seeds, keys, strict=True):
+                        head = tasks[name].train(
+                            train.values[key],
+                            train.targets,
+                            classes=len(classes),
+                            seed=seed,
+                            **recipe,
+                        )
+                        outputs.append(tasks[name].predict(head, test.values[key]))
+                    answers[encoder, name] = Answers(
+                        tasks[name], np.stack(outputs), test.targets, classes
                     )
                     done += 1
                     progress.update(done)
@@ -282,6 +292,36 @@ def answer(
     """What each head says of the test clips."""
     outputs = np.stack([task.predict(head, features) for head in trained])
     return Answers(task, outputs, targets, classes)
+
+
+# --- coarser and finer questions to the same answers -----------------------------------------------
+
+
+def grouped(answers: Answers, groups: Sequence[Sequence[str]]) -> Answers:
+    """The answers as if the classes of a group were one, which is as likely as its likeliest.
+
+    Every class must be in one group. Chance is that of naming a class at random.
+    """
+    where = [[answers.classes.index(name) for name in group] for group in groups]
+    outputs = np.stack([answers.outputs[..., numbers].max(-1) for numbers in where], -1)
+    number = {c: g for g, numbers in enumerate(where) for c in numbers}
+    targets = np.array([number[t] for t in answers.targets])
+    chance = sum((len(numbers) / len(number)) ** 2 for numbers in where)
+    metric = Metric(metrics.top1, lambda outputs, targets: chance)
+    task = Task({"top1": metric}, heads.predict)
+    return Answers(task, outputs, targets, ["/".join(group) for group in groups])
+
+
+def within(answers: Answers, pairs: Sequence[tuple[str, str]]) -> Answers:
+    """Which of the two of a pair, for the clips of these pairs, when the pair is known."""
+    outputs, targets = [], []
+    for pair in pairs:
+        numbers = [answers.classes.index(name) for name in pair]
+        rows = np.isin(answers.targets, numbers)
+        outputs.append(answers.outputs[:, rows][..., numbers])
+        targets.append((answers.targets[rows] == numbers[1]).astype(int))
+    task = Task(TOP1, heads.predict)
+    return Answers(task, np.concatenate(outputs, 1), np.concatenate(targets), ("first", "second"))
 
 
 # --- numbers -------------------------------------------------------------------------------------
