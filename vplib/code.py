@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 HERE = Path(__file__).parent
-# How choices are checked and files written and shown changes no number; what was chosen is in
-# config.yaml.
-NEUTRAL = {f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress", "rules")}
+# How choices are checked and files named, written and shown changes no number; what was chosen is
+# in config.yaml.
+NEUTRAL = {
+    f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress", "results", "rules")
+}
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 

@@ -10,7 +10,7 @@ MOST = 2_000_000_000  # of a whole number
 TAG_BYTES = 100  # a folder's name has room for 255
 # Keys of `data` that only evaluation reads: a notebook that trains has none of them, so that a new
 # task or another number of labels leaves all trainings as they are.
-EVALUATION = ("tasks", "retrieval", "zero_shot", "validation", "candidates") + tuple(
+EVALUATION = ("tasks", "retrieval", "zero_shot", "candidates") + tuple(
     f"eval_{part}" for part in ("train", "validation", "test")
 )
 NAME = re.compile(r"\w[\w.+-]*")  # what can name a folder, a figure and an option of Hydra
@@ -93,8 +93,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
-    ("data.validation hardware.remat optim.tensorboard stage2.*", _flag),
-    ("probe.shots eval.frames", _or_null(_whole(1))),
+    ("hardware.remat optim.tensorboard stage2.*", _flag),
+    ("probe.shots probe.width eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
@@ -108,7 +108,7 @@ DIVISIBLE = (
     ("model.size", "model.patch"),
     ("model.width", "model.heads"),
     ("model.pooler_inner", "model.heads"),
-    ("model.width", "probe.heads"),
+    ("probe.width", "probe.heads"),
     ("model.decoder.width", "model.decoder.heads"),
     ("optim.checkpoint_every", "optim.every"),
     ("stage1.batch", "stage1.loss_chunk"),

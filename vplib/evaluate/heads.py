@@ -18,10 +18,12 @@ class Probe(nnx.Module):
     """Standardisation, one attention pooling over all tokens, a linear classifier (the released
     classifier's names).
 
-    With `block`, a transformer block before the pooling lets tokens be compared with each other: a
-    second readout, which tells what the first one cannot read from what is not there. `mean` and `deviation` (D,) of the training tokens take away what all tokens share, which says
-    nothing (as the affine-free BatchNorm of linear probes does). Source: VideoPrism section 4.1
-    (frozen backbone, one MAP layer).
+    `heads` of a summed width `inner` (that of the tokens unless given) pool. With `block`, a
+    transformer block before the pooling lets tokens be compared with each other: a second readout,
+    which tells what the first one cannot read from what is not there. `mean` and `deviation` (D,)
+    of the training tokens take away what all tokens share, which says nothing (as the affine-free
+    BatchNorm of linear probes does). Source: VideoPrism section 4.1 (frozen backbone, one MAP
+    layer).
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class Probe(nnx.Module):
         heads: int,
         classes: int,
         *,
+        inner: int | None = None,
         block: bool = False,
         rngs: nnx.Rngs,
     ):
@@ -41,7 +44,7 @@ class Probe(nnx.Module):
         )
         if block:
             self.block = Block(width, 4, 4 * width, cap=None, rngs=rngs)
-        self.atten_pooler = AttentionPool(width, heads, rngs=rngs)
+        self.atten_pooler = AttentionPool(width, heads, inner=inner, rngs=rngs)
         self.projection = Dense(width, classes, rngs=rngs)
 
     def __call__(self, tokens: Float[Array, "B S D"]) -> Float[Array, "B K"]:
@@ -61,15 +64,21 @@ def train_probe(
     learning_rate: float,
     weight_decay: float,
     seed: int,
+    width: int | None = None,
     block: bool = False,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> Probe:
-    """A probe trained with AdamW, cosine decay after 5% warm-up, on frozen tokens; the same bytes
-    for the same seed.
+    """A probe trained as in `fit`, on frozen tokens; the same bytes for the same seed.
 
-    `heads` pool; `block` is that of `Probe`. `loss` takes logits (B, K) and targets: numbers of
-    classes, or what another loss of optax wants. Raises ValueError if a number of a class is out of range.
+    `heads` of a summed `width` pool, after a `block` if asked for: see `Probe`. `loss` takes logits
+    (B, K) and targets: numbers of classes, or what another loss of optax wants. Raises ValueError
+    if the number of a class is out of range or the heads do not divide their width.
     """
+    if (width or tokens.shape[-1]) % heads:
+        raise ValueError(
+            f"{heads} heads do not divide a width of {width or tokens.shape[-1]}: choose probe.heads "
+            "that do, or give probe.width"
+        )
     if targets.dtype.kind == "i" and (targets.min() < 0 or targets.max() >= classes):
         raise ValueError(
             f"targets run from {targets.min()} to {targets.max()} "
@@ -77,7 +86,7 @@ def train_probe(
         )
     sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
     mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
-    probe = Probe(mean, deviation, heads, classes, block=block, rngs=nnx.Rngs(seed))
+    probe = Probe(mean, deviation, heads, classes, inner=width, block=block, rngs=nnx.Rngs(seed))
     return fit(
         probe,
         tokens,

@@ -67,6 +67,15 @@ MOTION_CLASSES = (
     "shake_updown",
     "still",
 )
+# The same classes by kind and axis, and the pairs that differ in their sense alone.
+SENSES = (("left", "right"), ("up", "down"))
+KINDS = (
+    *SENSES,
+    ("orbit_clockwise", "orbit_counterclockwise"),
+    ("shake_sideways",),
+    ("shake_updown",),
+    ("still",),
+)
 _STEPS = ("left", "right", "spin_clockwise", "spin_counterclockwise")
 FINE_CLASSES = tuple(f"{a}_then_{b}" for a in _STEPS for b in _STEPS if a != b)
 _EVENTS = tuple(m for m in MOTIONS if m not in ("grow", "shrink", "pulse"))
