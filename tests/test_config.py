@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -138,21 +139,37 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("data..x=(", "cannot read 'data..x=('"),
         ("source=x", "source follows the corpus"),
         ("data=folder data.root=null", "data.root must be text, given data.root=null"),
-        ("data.tasks=[]", "data.tasks must be written as {name:...} or {}"),
-        ("data.tasks={a:3}", "data.tasks.a must be written as {train:..., test:..., label:...}"),
         ("data.corpora={../x:1}", "data.corpora has the name '../x'"),
         ("data.corpora={ac1:0}", "data.corpora must have a weight above 0"),
-        ("data.zero_shot=[sound]", "data.zero_shot names 'sound', which is not in data.tasks"),
+        ("data.eval_train.motion=9", "30_stage2 does not use data.eval_train.motion, given"),
+        ("stage2.snapshots=-1", "stage2.snapshots must be a whole number from 0 to 1,000"),
         ("stage2.local_loss=false stage2.global_loss=false", "nothing would be learned"),
         ("tag=it's", "a quotation mark has no partner"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_leaves_nothing(overrides, words, out):
+    assert_refused("30_stage2", overrides.replace(": ", ":"), words, out)
+
+
+def assert_refused(name, overrides, words, out):
     with pytest.raises(ConfigError) as error:
-        load("30_stage2", overrides.replace(": ", ":"))
+        load(name, overrides)
     assert words in str(error.value)
     assert "\n" not in str(error.value) and len(str(error.value)) < 400
     assert not list(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ("data.tasks=[]", "data.tasks must be written as {name:...} or {}"),
+        ("data.tasks={a:3}", "data.tasks.a must be written as {train:..., test:..., label:...}"),
+        ("data.tasks={../x:1}", "data.tasks has the name '../x'"),
+        ("data.zero_shot=[sound]", "data.zero_shot names 'sound', which is not in data.tasks"),
+    ],
+)
+def test_a_mistake_in_what_evaluation_asks_for_is_one_sentence(overrides, words, out):
+    assert_refused("41_retrieval_zero_shot", overrides, words, out)
 
 
 def test_unknown_notebook_lists_the_known_ones(out):
@@ -180,6 +197,46 @@ def test_sections_that_a_notebook_does_not_use_are_not_there(out):
     assert "stage1" in cfg and "probe" not in cfg and "uses" not in cfg
     with pytest.raises(ConfigAttributeError):
         _ = cfg.probe
+
+
+GIVEN = {  # a new value of every key that only evaluation reads
+    "tasks": "{}",
+    "retrieval": "other",
+    "zero_shot": "[]",
+    "validation": "true",
+    "candidates": "7",
+    "eval_train": "{motion:7}",
+    "eval_validation": "7",
+    "eval_test": "7",
+}
+
+
+@pytest.mark.parametrize("key", rules.EVALUATION)
+@pytest.mark.parametrize("name", ["20_stage1", "30_stage2"])
+def test_what_only_evaluation_reads_is_refused_where_there_is_training(name, key, out):
+    word = f"data.{key}={GIVEN[key]}"
+    sentence = f"{name} does not use data.{key}, given {word}: evaluation does"
+    assert_refused(name, word, sentence, out)
+    assert key not in load(name).data
+    assert key in load("40_classification_localization", f"{word} tag=x").data
+
+
+def test_a_new_task_or_number_of_labels_leaves_trainings_as_they_are(write_notebook):
+    def composed(name):
+        return Path(load(name).out, "config.yaml").read_text()
+
+    names = ["20_stage1", "30_stage2", "40_classification_localization"]
+    before = [composed(name) for name in names]
+    file = paths.CONF / "data/world.yaml"
+    text = file.read_text()
+    assert "tasks:" in text and "eval_test: 1000" in text
+    task = "  shape: {train: shape-train, test: shape-test, label: labels.shape}"
+    text = re.sub(r"^(tasks:.*)$", rf"\1\n{task}", text, flags=re.MULTILINE)
+    file.write_text(text.replace("eval_test: 1000", "eval_test: 1001"))
+    shutil.rmtree(paths.OUT / "runs")
+    after = [composed(name) for name in names]
+    assert after[:2] == before[:2] and after[2] != before[2]
+    assert "shape-train" in after[2] and "1001" in after[2]
 
 
 @pytest.mark.parametrize("name", config.names())

@@ -14,7 +14,7 @@ from flax import nnx
 
 from vplib import paths
 from vplib.method.masking import random_visible
-from vplib.model import attention, checkpoints, encoders, layers
+from vplib.model import attention, checkpoints, layers
 from vplib.model.attention import attend
 from vplib.model.encoders import (
     TextEncoder,
@@ -378,15 +378,6 @@ def encoder() -> VideoEncoder:
     return toy.encoder(spatial_layers=2)
 
 
-@pytest.fixture(params=[0, encoders.SHORT], ids=["sorted", "short"])
-def ragged(request, monkeypatch):
-    """Both forms of the temporal attention among ragged tokens."""
-    monkeypatch.setattr(encoders, "SHORT", request.param)
-    encode.clear_cache()
-    yield
-    encode.clear_cache()
-
-
 def test_patches_are_row_major_and_hold_rows_columns_channels():
     video = jnp.arange(2 * 3 * 8 * 12 * 3, dtype=jnp.float32).reshape(2, 3, 8, 12, 3)
     patches = patchify(video, 4)
@@ -420,7 +411,7 @@ def test_an_array_of_other_axes_is_one_sentence_that_names_them(encoder, shape, 
         encoder(pixels(jnp.zeros(shape, jnp.uint8)))
 
 
-def test_all_places_visible_is_dense(encoder, ragged):
+def test_all_places_visible_is_dense(encoder):
     video = toy.pixels(0, 2)
     dense = encode(encoder, video)
     everywhere = jnp.broadcast_to(jnp.arange(9), (2, 3, 9))
@@ -428,7 +419,7 @@ def test_all_places_visible_is_dense(encoder, ragged):
     assert toy.close(encode(encoder, video, visible=everywhere), dense)
 
 
-def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder, ragged):
+def test_a_tube_is_the_same_as_equal_places_frame_by_frame(encoder):
     video, places = toy.pixels(0, 2), jnp.array([[0, 4, 5, 8], [1, 2, 3, 7]])
     tube = encode(encoder, video, visible=places)
     assert tube.shape == (2, 12, 16)
@@ -443,7 +434,7 @@ def replace_patch(video, frame: int, place: int):
     return video.at[:, frame, top : top + 4, left : left + 4].add(0.5)
 
 
-def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder, ragged):
+def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder):
     video = toy.pixels(0, 1)
     places = jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])  # B T V
     tokens = encode(encoder, video, visible=places)
@@ -451,7 +442,7 @@ def test_dropped_patches_have_no_influence_and_seen_ones_do(encoder, ragged):
     assert not toy.close(encode(encoder, replace_patch(video, 1, 8), visible=places), tokens, 1e-3)
 
 
-def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder, ragged):
+def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder):
     """Place 4 is visible in frame 0 only, so its token there cannot know the other frames; place 5
     is also in frame 2."""
     video, places = toy.pixels(0, 1), jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]])
@@ -462,42 +453,41 @@ def test_a_place_that_a_frame_lacks_is_absent_from_temporal_attention(encoder, r
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(
-    encoder, ragged, padded
-):
-    """The plain form: one sequence of all visible tokens, in which equal places see each other."""
+def test_ragged_temporal_attention_is_masked_attention_over_all_visible_tokens(encoder, padded):
+    """The plain form: one sequence of all visible tokens, in which equal places see each other.
+    Tokens and gradients are equal."""
     video = toy.pixels(0, 4)
     # B T V
     places = jnp.stack(
         [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
     )
-    paddings = jnp.zeros((4, 3)).at[1, 2].set(1).at[2, 1:].set(1) if padded else None
-    seen, features = encoder(video, visible=places, paddings=paddings, features=True)
-    time = encoder.temporal_pos_emb.emb_var[...]
-    x = (features["spatial_features"].reshape(4, 3, 4, 16) + time[:, None]).reshape(4, 12, 16)
+    paddings = jnp.zeros((4, 3)).at[1, 2].set(1).at[2, 1:].set(1) if padded else jnp.zeros((4, 3))
+    real = jnp.repeat(paddings == 0, 4, axis=1)
     flat = places.reshape(4, 12)
-    mask = flat[:, :, None] == flat[:, None]
-    real = jnp.ones((4, 12), bool)
-    if padded:
-        real = jnp.repeat(paddings == 0, 4, axis=1)
-        mask &= real[:, None]
-    plain = encoder.temporal_ln(encoder.temporal_encoder(x, mask[:, None]))
-    assert toy.close(jnp.where(real[..., None], seen, 0), jnp.where(real[..., None], plain, 0))
+    mask = (flat[:, :, None] == flat[:, None]) & real[:, None]
 
+    def plain(encoder):
+        given = dict(visible=places, paddings=paddings if padded else None, features=True)
+        _, features = encoder(video, **given)
+        time = encoder.temporal_pos_emb.emb_var[...]
+        x = features["spatial_features"].reshape(4, 3, 4, 16) + time[:, None]
+        return encoder.temporal_ln(encoder.temporal_encoder(x.reshape(4, 12, 16), mask[:, None]))
 
-def test_both_forms_of_ragged_temporal_attention_have_equal_gradients(encoder, monkeypatch):
-    video = toy.pixels(0, 4)
-    # B T V
-    places = jnp.stack(
-        [random_visible(key, 3, 9, 4) for key in jax.random.split(jax.random.key(0), 4)]
-    )
-    gradients = []
-    for short in (0, encoders.SHORT):
-        monkeypatch.setattr(encoders, "SHORT", short)
-        loss = lambda encoder: jnp.sin(encoder(video, visible=places)).sum()  # noqa: E731
-        gradients.append(toy.leaves(jax.jit(jax.grad(loss))(encoder)))
-    for name, gradient in gradients[0].items():
-        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-3, atol=1e-3, err_msg=name)
+    def ours(encoder):
+        return encoder(video, visible=places, paddings=paddings if padded else None)
+
+    def summed(form):
+        def loss(encoder):
+            tokens = jnp.where(real[..., None], form(encoder), 0)
+            return jnp.sin(tokens).sum(), tokens
+
+        return jax.jit(jax.grad(loss, has_aux=True))(encoder)
+
+    (gradients, tokens), (expected, known) = summed(ours), summed(plain)
+    assert toy.close(tokens, known)
+    expected = toy.leaves(expected)
+    for name, gradient in toy.leaves(gradients).items():
+        np.testing.assert_allclose(expected[name], gradient, rtol=1e-3, atol=1e-3, err_msg=name)
 
 
 def test_images_crop_the_time_table_and_short_clips_interpolate_it(encoder):
@@ -537,16 +527,40 @@ def test_recomputation_changes_no_gradient_and_is_asked_for_in_every_stack():
     assert len(stacks) == 4 and all(part.remat for part in stacks)
 
 
+def test_blocks_that_keep_their_values_run_without_a_loop():
+    x = toy.pixels(0, 1).reshape(1, -1, 16)
+    stack = toy.filled(lambda: Stack(2, 16, 2, 32, rngs=nnx.Rngs(0)))
+    gradient = jax.grad(lambda stack: jnp.square(stack(x)).sum())
+    loops = []
+    for remat in (False, True):
+        configure(stack, remat=remat)
+        loops.append(jax.jit(gradient).lower(stack).as_text().count("stablehlo.while"))
+    assert loops[0] == 0 < loops[1]
+
+
 @pytest.mark.parametrize(
-    ("masks", "short"),
-    [("none", 0), ("padded frames", 0), ("places", 0), ("places", encoders.SHORT)],
+    ("word", "part"),
+    [
+        ("erf", gelu),
+        ("rsqrt", LayerNorm(16)),
+        ("exp", lambda x: attend(x, x, x)),
+        ("exp", lambda x: attend(x, x, x, mask=jnp.eye(4, dtype=bool))),
+    ],
+    ids=["gelu", "norm", "attention", "masked attention"],
 )
-def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks, short):
+def test_elementwise_work_is_computed_again_for_the_gradient(word, part):
+    """As it is cheaper than reading what was kept: each occurs forwards and once more backwards."""
+    x = jnp.ones((2, 4, 16))
+    gradient = jax.make_jaxpr(jax.grad(lambda x: jnp.sin(part(x)).sum()))(x)
+    assert str(gradient).count(f" {word} ") == 2
+
+
+@pytest.mark.parametrize("masks", ["none", "padded frames", "places"])
+def test_sequences_may_be_computed_a_few_at_a_time(encoder, monkeypatch, masks):
     """What a CPU does with batches larger than its cache changes neither tokens nor gradients."""
     video, given = toy.pixels(0, 2), {}
     if masks == "padded frames":
         given = {"paddings": jnp.array([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]])}
-    monkeypatch.setattr(encoders, "SHORT", short)
     if masks == "places":
         given = {"visible": jnp.array([[[0, 4, 5], [0, 1, 8], [2, 5, 7]]] * 2)}
     loops, results = [], []

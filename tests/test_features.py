@@ -129,6 +129,17 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
     assert (still(videos) != still(np.roll(videos, 1, axis=1))).any((1, 2)).all()
 
 
+def test_one_program_serves_all_encoders_of_a_size():
+    videos, sizes, seen = toy.batch(0, clips=2)["video"], [], []
+    for seed in range(2):
+        model = toy.video_text(seed)
+        seen.append(np.asarray(features.tokens_of(model.vision_encoder)(videos)))
+        features.single_frame_tokens_of(model.vision_encoder)(videos)
+        features.embeddings_of(model)(videos)
+        sizes.append((features._tokens._cache_size(), features._embeddings._cache_size()))
+    assert sizes[0] == sizes[1] and (seen[0] != seen[1]).any((1, 2)).all()
+
+
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("text") / "pieces.model"

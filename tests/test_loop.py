@@ -1,5 +1,6 @@
 """Training goes on after anything as if nothing had happened, or stops with a sentence."""
 
+import contextlib
 import csv
 import os
 import signal
@@ -197,6 +198,65 @@ def test_the_identity_of_a_training_is_that_of_what_decides_its_result(tmp_path)
     assert len({one, *others}) == 5
     (tmp_path / "manifest.json").write_text('{"records": 1}')
     assert identity() != one
+
+
+# --- snapshots -----------------------------------------------------------------------------------
+
+
+def snapshots(out: Path, count: int, **changes) -> list[tuple[int, dict[str, np.ndarray]]]:
+    """The steps after which `fit` shows its model, and the parameters then."""
+    shown = []
+
+    def show(step, model):
+        shown.append((step, {name: np.array(value) for name, value in toy.leaves(model).items()}))
+
+    with contextlib.suppress(Stop):
+        fit(out, snapshots=count, snapshot=show, **changes)
+    return shown
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "steps"),
+    [
+        (3, {}, [4, 8, 12]),
+        (1, {}, [12]),
+        (6, {}, [2, 4, 6, 8, 10, 12]),
+        (2, {"every": 4}, [8, 12]),  # 6 is half-way between two multiples of 4: to the even one
+        (40, {"every": 4}, [4, 8, 12]),  # not more than there are rows in the log
+        (3, {"steps": 11}, [4, 8, 11]),  # the end is the end
+    ],
+)
+def test_snapshots_come_after_equal_parts_where_the_log_has_rows(tmp_path, count, changes, steps):
+    assert [step for step, _ in snapshots(tmp_path, count, **changes)] == steps
+
+
+def same(shown: dict[str, np.ndarray], model: nnx.Module) -> bool:
+    return all((shown[name] == value).all() for name, value in toy.leaves(model).items())
+
+
+def test_a_snapshot_is_the_model_of_its_step(finished, tmp_path):
+    shown = dict(snapshots(tmp_path / "whole", 3))
+    assert same(shown[12], finished[1]) and not same(shown[8], finished[1])
+    assert same(shown[4], fit(tmp_path / "short", steps=4))
+    assert (tmp_path / "whole" / "metrics.csv").read_bytes() == (
+        finished[0] / "metrics.csv"
+    ).read_bytes()
+
+
+def test_an_interrupted_training_shows_the_snapshots_of_an_undisturbed_one(tmp_path):
+    whole = dict(snapshots(tmp_path / "whole", 6))
+    first = snapshots(tmp_path / "again", 6, batches=stopping_at(7))
+    then = snapshots(tmp_path / "again", 6)
+    assert [step for step, _ in first + then] == [2, 4, 6, 6, 8, 10, 12]
+    for step, shown in first + then:
+        assert all((whole[step][name] == value).all() for name, value in shown.items())
+
+
+def test_no_snapshots_are_taken_unless_asked_for(tmp_path):
+    def never(step, model):
+        raise AssertionError
+
+    fit(tmp_path, snapshot=never)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------

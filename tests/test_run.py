@@ -1,6 +1,7 @@
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import subprocess
@@ -355,12 +356,35 @@ def test_a_bad_configuration_starts_nothing(write_notebook, out):
     assert not (out / "runs").exists()
 
 
-def test_runs_benchmarks_lab_and_tests_have_the_same_environment(tmp_path):
-    makefile = (paths.ROOT / "Makefile").read_text()
-    assert (
-        dict(re.findall(r"^export (\w+) \?= (.+)$", makefile, re.MULTILINE))
-        == environment.VARIABLES
+@pytest.mark.parametrize("kind", ["x86_64", "aarch64"])
+def test_lab_and_tests_have_the_same_environment_as_runs(tmp_path, kind):
+    """What the Makefile exports is `environment.VARIABLES`, also on another kind of processor."""
+    (tmp_path / "uname").write_text(f"#!/bin/sh\necho {kind}\n")
+    (tmp_path / "uname").chmod(0o755)
+    known = {"NPROC", "GLIBC_TUNABLES", "XLA_FLAGS"}
+    bare = {name: value for name, value in os.environ.items() if name not in known}
+    bare["PATH"] = f"{tmp_path}{os.pathsep}{bare['PATH']}"
+    made = subprocess.run(
+        ["make", "--silent", "--file=Makefile", "--file=-", "shown"],
+        input="shown:\n\t@env\n",
+        env=bare,
+        cwd=paths.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    exported = dict(line.split("=", 1) for line in made.splitlines() if "=" in line)
+    show = (
+        f"import json, platform; platform.machine = lambda: {kind!r}; "
+        "from vplib import environment; print(json.dumps(environment.VARIABLES))"
     )
+    shown = subprocess.check_output([sys.executable, "-c", show], env=bare, cwd=paths.ROOT)
+    variables = json.loads(shown)
+    assert {name: exported[name] for name in known & exported.keys()} == variables
+    assert ("XLA_FLAGS" in variables) == (kind == "x86_64")
+
+
+def test_runs_and_benchmarks_set_the_variables_that_are_missing(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         f"import os, sys\nsys.path.insert(0, {str(paths.ROOT)!r})\nfrom vplib import environment\n"
@@ -378,11 +402,10 @@ def test_runs_benchmarks_lab_and_tests_have_the_same_environment(tmp_path):
         check=True,
     )
     assert runner.stdout.split() == [*environment.VARIABLES.values()]
-    for given, starts in (
-        ({}, 2),
-        ({"NPROC": "3"}, 2),
-        ({"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}, 1),
-    ):
+    others = {name: f"my-{name}" for name in environment.VARIABLES}
+    others |= {"NPROC": "3", "GLIBC_TUNABLES": "glibc.malloc.check=0"}
+    all_but = [{k: v for k, v in others.items() if k != name} for name in others]
+    for given, starts in ((others, 1), ({}, 2), *((some, 2) for some in all_but)):
         done = subprocess.run(
             [sys.executable, script, "word"],
             env=bare | given,

@@ -1,5 +1,7 @@
 """Both stages: who sees what, where gradients go, what ablations remove, and that both learn."""
 
+import ast
+import json
 from functools import partial
 
 import jax
@@ -10,6 +12,8 @@ import pytest
 import toy
 from flax import nnx
 
+from vplib import config, paths
+from vplib.method import stages
 from vplib.method.losses import cosine_distance
 from vplib.method.masking import MASKS
 from vplib.method.stages import (
@@ -18,8 +22,10 @@ from vplib.method.stages import (
     instance_normalise,
     stage1_loss,
     stage2_loss,
+    temperature_floor,
 )
 from vplib.model.encoders import VideoText
+from vplib.train import optimiser
 
 PAPER = dict(
     mask="bevt",
@@ -72,13 +78,13 @@ def test_stage1_drops_the_same_half_of_the_places_in_every_frame():
     assert (kept == kept[:, :1]).all() and (kept[0] != kept[1]).any()
 
 
-def test_stage1_caps_the_inverse_temperature_at_100_and_logs_retrieval_in_the_batch():
+def test_stage1_logs_its_temperature_and_retrieval_in_the_batch():
     stage = toy.stage1()
-    stage.log_scale[...] = jnp.float32(20.0)
+    stage.log_scale[...] = jnp.log(jnp.float32(50.0))
     loss, numbers = jax.jit(partial(stage1_loss, drop_ratio=0.0))(
         stage, toy.batch(0), key=jax.random.key(0)
     )
-    assert float(numbers["temperature"]) == pytest.approx(0.01, rel=1e-4)
+    assert float(numbers["temperature"]) == pytest.approx(0.02, rel=1e-4)
     assert 0 <= numbers["batch_r1"] <= 1 and (8 * numbers["batch_r1"]) % 1 == 0
     assert np.isfinite(loss)
 
@@ -104,21 +110,69 @@ def test_stage1_gives_images_the_first_moment_of_the_table_and_not_its_mean():
     assert loss(1) == loss(None) == loss(2) != loss(0)
 
 
-def test_the_temperature_learns():
-    """The gradient of its parameter is that of the loss, by differences."""
+@pytest.mark.parametrize("at", [2.5, 5.0], ids=["above the floor", "below it"])
+def test_the_temperature_learns(at):
+    """The gradient of its parameter is that of the loss, by differences, wherever it is."""
     stage, batch = toy.stage1(), jax.device_put(toy.batch(0))
-    stage.log_scale[...] = jnp.float32(2.5)
+    stage.log_scale[...] = jnp.float32(at)
     run = jax.jit(
         jax.value_and_grad(
             lambda stage: stage1_loss(stage, batch, drop_ratio=0.0, key=jax.random.key(0))[0]
         )
     )
     gradient, values = float(run(stage)[1].log_scale[...]), []
-    for value in (2.4, 2.6):
+    for value in (at - 0.1, at + 0.1):
         stage.log_scale[...] = jnp.float32(value)
         values.append(float(run(stage)[0]))
     assert abs(gradient) > 1e-3
     assert gradient == pytest.approx((values[1] - values[0]) / 0.2, rel=0.05)
+
+
+def log_scales(tx: optax.GradientTransformation, start: float, slopes: list[float]):
+    """Stage 1's log_scale after every update from `start`, and by how much its text encoder's class
+    token went up on the way; all gradients of an update are `slope`."""
+    stage = toy.stage1()
+    stage.log_scale[...] = jnp.float32(start)
+    before = params = nnx.state(stage, nnx.Param)
+
+    @jax.jit
+    def update(params, state, slope):
+        gradients = jax.tree.map(lambda value: jnp.full_like(value, slope), params)
+        updates, state = tx.update(gradients, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state, values = jax.jit(tx.init)(params), []
+    for slope in slopes:
+        params, state = update(params, state, slope)
+        values.append(float(params["log_scale"][...]))
+    token = [part["model"]["text_encoder"]["cls_emb"][...] for part in (before, params)]
+    return values, float((token[1] - token[0]).min())
+
+
+def test_the_temperature_stays_at_a_hundredth_and_comes_back_from_there():
+    floored = optax.chain(optax.sgd(0.5), temperature_floor())
+    floor = pytest.approx(np.log(100), abs=1e-6)
+    values, rest = log_scales(floored, 4.0, [-1.0, -1.0, -1.0, 1.0])
+    assert values == [4.5, floor, floor, pytest.approx(np.log(100) - 0.5, abs=1e-6)]
+    assert rest == pytest.approx(1.0, abs=1e-6)  # and it alone is held
+    assert log_scales(floored, 5.5, [0.0, 1.0])[0] == [floor, pytest.approx(np.log(100) - 0.5)]
+
+
+def test_notebook_20_holds_the_temperature_after_its_optimiser(out):
+    cells = json.loads((paths.NOTEBOOKS / "20_stage1.ipynb").read_text())["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    (line,) = [
+        line
+        for text in code
+        if "tx = " in text
+        for line in ast.parse(text).body
+        if isinstance(line, ast.Assign) and ast.unparse(line.targets[0]) == "tx"
+    ]
+    names = {"cfg": config.load("20_stage1"), "optax": optax, "optimiser": optimiser}
+    names |= {"stages": stages, "rate": lambda step: 1.0}
+    exec(compile(ast.Module([line], []), "20_stage1", "exec"), names)
+    values, rest = log_scales(names["tx"], 4.6, [-1.0] * 3)
+    assert values == [pytest.approx(np.log(100), abs=1e-6)] * 3 and rest > 0.1
 
 
 # --- stage 2 -------------------------------------------------------------------------------------
