@@ -5,6 +5,7 @@ empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never ent
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -252,3 +253,30 @@ def not_run(ax: Axes) -> None:
         0.5, 0.5, "ours: not yet run", transform=ax.transAxes, ha="center", va="center", color=OURS
     )
     ax.set_axis_off()
+
+
+def deviations(first: Mapping, second: Mapping, *, images: float) -> list[str]:
+    """In words, what the configurations of two runs, of stage 1 and stage 2, have otherwise than
+    the paper; nothing for a run as published.
+
+    `images`: the share of stage 1's batches that are images. Sizes, steps, batches and rates are
+    not named: those of a small run all differ. Source: VideoPrism sections 3 and 4.1, tables 9 to 11.
+    """
+    learned, method, model = second["optim"], second["stage2"], first["model"]
+    steps = f"{method['shuffle_warmup']:,} of {method['steps']:,} steps"
+    found = {
+        "from random weights (paper: from CoCa)": not first["weights"],
+        f"images in {images:.0%} of stage 1's batches (paper: unknown)": images > 0,
+        f"{model['temporal_layers']} temporal layers (paper: 4)": model["temporal_layers"] != 4,
+        "AdamW (paper: Adafactor)": learned["optimiser"] != "adafactor",
+        "stage 2's token targets normalised per clip (paper: as they are)": method[
+            "normalise_targets"
+        ],
+        f"shuffling warmed up over {steps} (paper: all from the start)": method["shuffle_warmup"],
+        f"{method['mask']} masks (paper: BEVT)": method["mask"] != "bevt",
+        "no token loss": not method["local_loss"],
+        "no global loss": not method["global_loss"],
+        "no token shuffling": not method["shuffle_tokens"],
+        "token loss on masked tokens only": method["masked_only"],
+    }
+    return [words for words, differs in found.items() if differs]
