@@ -1,4 +1,4 @@
 """What a frozen model knows.
 
-Read features, heads and metrics, then tasks, which joins them, then classify.
+Read features, heads and metrics, then tasks, which joins them, then classify and ceilings.
 """
