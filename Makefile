@@ -6,7 +6,8 @@ BIN := .venv/bin
 export NPROC ?= 2
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 ifeq ($(shell uname -m),x86_64)
-export XLA_FLAGS ?= --xla_cpu_max_isa=AVX2
+export XLA_FLAGS ?= --xla_cpu_max_isa=AVX2 --xla_cpu_enable_platform_dependent_math=false
+export ONEDNN_MAX_CPU_ISA ?= AVX2
 endif
 
 .DEFAULT_GOAL := help

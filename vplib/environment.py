@@ -22,8 +22,12 @@ VARIABLES = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 if platform.machine() == "x86_64":
-    # What XLA compiles then does not depend on how wide this processor's vectors are (LOG.md).
-    VARIABLES["XLA_FLAGS"] = "--xla_cpu_max_isa=AVX2"
+    # The same bits on any such processor (LOG.md): what XLA compiles depends neither on the width
+    # of its vectors nor on its approximate roots, its libraries' kernels neither.
+    VARIABLES |= {
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2 --xla_cpu_enable_platform_dependent_math=false",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+    }
 # Keys of the configuration that change how fast a run is, what memory it takes and what it saves on
 # the way, never what it computes: they do not tell runs apart, so one that was killed for want of
 # memory goes on with less.

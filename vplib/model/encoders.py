@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
-from vplib.model.attention import Attention
+from vplib.model.attention import Attention, affine
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 from vplib.model.sizes import Sizes
 
@@ -145,12 +145,17 @@ class VideoEncoder(nnx.Module):
         b, t, n, _ = x.shape
         rows, columns = video.shape[2] // self.patch, video.shape[3] // self.patch
         space, time = self.positions(t, rows, columns, crop=crop)
-        place = None if visible is None else by_frame(visible, t)
-        # Raw pixels are picked, which need no gradient: the backward pass is spared, too.
-        if place is not None:
+        if visible is None:
+            place, x = None, self.patch_projection(x) + space.astype(x.dtype)
+        else:
+            # Raw pixels are picked, which need no gradient: the backward pass is spared, too. The
+            # positions of their places come with the same product, as further rows of its matrix.
+            place = by_frame(visible, t)
             x = jnp.take_along_axis(x, place[..., None], axis=2)  # B T V P
-        x = self.patch_projection(x)
-        x = x + (space if place is None else one_hot_rows(space, place)).astype(x.dtype)
+            own = jax.nn.one_hot(place, n, dtype=x.dtype)
+            linear = self.patch_projection.linear
+            rows = jnp.concatenate([linear.kernel[...], space])
+            x = affine(jnp.concatenate([x, own], axis=-1), rows, linear.bias[...])
         keep = None if paddings is None else (paddings == 0)[:, :, None]  # B T 1
         # All tokens of a padded frame are padding: uniform attention.
         x = self.spatial_encoder(x, *_padding(keep))
