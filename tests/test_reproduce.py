@@ -216,7 +216,15 @@ def test_verify_says_what_differs_between_the_machines(measured, monkeypatch, ca
     reproduce.verify("study")
     said = capsys.readouterr().out
     assert "processor (committed: Abacus 3, here: Abacus 4)\n" in said and SAME not in said
-    assert "beads" not in said
+    assert "beads" not in said and "within tolerance are expected" in said
+
+
+def test_processors_alike_in_what_counts_are_expected_to_agree():
+    there = {"processor": "A", "flags": "avx2 avx512f", "caches": "L1d 32K", "threads": "2"}
+    other = there | {"processor": "B", "flags": "avx2", "caches": "L1d 48K"}
+    assert "equal bytes are expected, too: processor (committed: A" in reproduce._case(there, other)
+    for change in ({"flags": "sse4_2"}, {"threads": "4"}):
+        assert "within tolerance" in reproduce._case(there, other | change)
 
 
 def test_verify_needs_rows_of_seed_0(measured, repository):

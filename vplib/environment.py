@@ -101,8 +101,8 @@ def end_with_parent() -> None:
 def machine() -> dict[str, str]:
     """What the bits of a float result may depend on beside the code, each as text.
 
-    The processor, its instruction sets and the caches of a core, threads, Python and the packages
-    that compute. Instruction sets and caches are empty where the system does not tell.
+    The processor, its instruction sets and the caches of a core, threads, settings, Python and the
+    packages that compute. Instruction sets and caches are empty where the system does not tell.
     """
     told, caches = Path("/proc/cpuinfo"), Path("/sys/devices/system/cpu/cpu0/cache")
     text = told.read_text(encoding="utf-8") if told.exists() else ""
@@ -122,6 +122,9 @@ def machine() -> dict[str, str]:
         "flags": " ".join(sorted(flag for flag in flags if words.fullmatch(flag))),
         "caches": ", ".join(f"{level} {size}" for level, size in sizes.items()),
         "threads": os.environ.get("NPROC") or str(os.cpu_count()),
+        "settings": " ".join(
+            os.environ.get(key, "") for key in ("XLA_FLAGS", "ONEDNN_MAX_CPU_ISA")
+        ),
         "python": ".".join(platform.python_version_tuple()[:2]),
     } | {name: version(name) for name in ("jax", "jaxlib", "flax", "numpy")}
 

@@ -169,14 +169,14 @@ def verify(scale: str) -> None:
 
 def _case(there: dict[str, str], here: dict[str, str]) -> str:
     """Whether equal bytes are to be expected of two machines, and if not, what differs."""
-    differ = [
-        f"{key} (committed: {there.get(key)}, here: {here[key]})"
-        for key in here
-        if here[key] != there.get(key)
-    ]
+    differ = [key for key in here if here[key] != there.get(key)]
     if not differ:
         return "same processor kind as the committed results: equal bytes expected"
-    return f"another machine, so rows within tolerance are expected: {'; '.join(differ)}"
+    told = "; ".join(f"{key} (committed: {there.get(key)}, here: {here[key]})" for key in differ)
+    processors = {"processor", "flags", "caches", "python"}
+    if set(differ) <= processors and all("avx2" in one.get("flags", "") for one in (there, here)):
+        return f"another processor, on which equal bytes are expected, too: {told}"
+    return f"another machine, so rows within tolerance are expected: {told}"
 
 
 def _table_of(text: str) -> list[dict]:
