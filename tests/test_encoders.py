@@ -544,7 +544,7 @@ def test_blocks_that_keep_their_values_run_without_a_loop():
         ("erf", gelu),
         ("rsqrt", LayerNorm(16)),
         ("exp", lambda x: attend(x, x, x)),
-        ("exp", lambda x: attend(x, x, x, mask=jnp.eye(4, dtype=bool))),
+        ("exp", lambda x: attend(x, x, x, mask=jnp.eye(4, dtype=bool)[None])),
     ],
     ids=["gelu", "norm", "attention", "masked attention"],
 )
