@@ -130,9 +130,10 @@ def test_the_temperature_learns(at):
 
 def log_scales(tx: optax.GradientTransformation, start: float, slopes: list[float]):
     """Stage 1's log_scale after every update from `start`, and by how much its text encoder's class
-    token went up on the way; all gradients of an update are `slope`."""
+    token, which starts there too, went up on the way; all gradients of an update are `slope`."""
     stage = toy.stage1()
     stage.log_scale[...] = jnp.float32(start)
+    stage.model.text_encoder.cls_emb[...] = jnp.full((1, 1, 16), start)
     before = params = nnx.state(stage, nnx.Param)
 
     @jax.jit
