@@ -244,7 +244,8 @@ def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
     if inside and key not in rules.OPEN:
         raise ConfigError(f"{key} is a section, {given}: set its keys, {', '.join(inside)}")
     if key not in known and key not in rules.OPEN:
-        raise ConfigError(f"{name} has no key '{_cut(key)}'{_nearest(key, known)}, {given}")
+        own = [leaf for leaf in known if leaf.split(".")[0] in uses or "." not in leaf]
+        raise ConfigError(f"{name} has no key '{_cut(key)}'{_nearest(key, own)}, {given}")
     if section != key and section not in uses:
         raise ConfigError(
             f"{name} does not use '{section}', {given}: it uses {', '.join(uses) or 'none'}"
