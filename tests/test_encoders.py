@@ -265,8 +265,7 @@ def test_tokamax_where_it_cannot_work_is_one_sentence(monkeypatch):
 
 @pytest.mark.parametrize("remat", [False, True])
 def test_accelerators_compute_the_same(remat, monkeypatch):
-    """Their stacks are unrolled and may recompute norms, GELU and attention in the backward pass:
-    no other result."""
+    """They take all sequences at once and keep rows together: no other result."""
     encoder = toy.encoder(spatial_layers=2)
     configure(encoder, remat=remat)
     video = toy.pixels(0, 2)
