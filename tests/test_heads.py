@@ -73,3 +73,22 @@ def test_probes_repeat_with_their_seed_and_predict_in_any_batches():
     assert (first == again).all() and (first != other).any()
     probe = heads.train_probe(tokens, labels, seed=0, **recipe)
     np.testing.assert_allclose(heads.predict(probe, tokens, batch=48), first, atol=1e-5)
+
+
+def test_a_block_before_pooling_compares_tokens():
+    """The class is whether two tokens agree in their sign, which no weighted mean of them says."""
+    rng = np.random.default_rng(0)
+    signs = rng.choice((-1.0, 1.0), (768, 2))
+    tokens = np.zeros((768, 2, 16), np.float16)
+    tokens[:, :, 0], tokens[:, 0, 1], tokens[:, 1, 2] = signs, 1, 1
+    labels = (signs[:, 0] == signs[:, 1]).astype(int)
+    train, test = (tokens[:512], labels[:512]), (tokens[512:], labels[512:])
+    recipe = {"classes": 2, "epochs": 20}
+    assert right(train, test, block=True, **recipe) > 0.95
+
+
+def test_heads_have_the_width_that_is_asked_for_or_are_refused():
+    probe = heads.train_probe(*planted(64, 0, 4.0), seed=0, **RECIPE | {"heads": 3, "width": 24})
+    assert probe.atten_pooler.pooling_attention.query.w.shape == (16, 3, 8)
+    with pytest.raises(ValueError, match="3 heads do not divide a width of 16"):
+        heads.train_probe(*planted(64, 0, 4.0), seed=0, **RECIPE | {"heads": 3})

@@ -135,3 +135,26 @@ def test_ours_is_drawn_in_per_cent_and_returned_as_it_was(tables):
     assert published.ours(right, {"nothing": "N"}, ylabel="").empty
     assert [text.get_text() for text in right.texts] == ["ours: not yet run"]
     plt.close("all")
+
+
+def test_deviations_name_what_a_run_has_otherwise_than_the_paper():
+    second = {
+        "optim": {"optimiser": "adafactor"},
+        "stage2": {
+            "mask": "bevt",
+            "steps": 1000,
+            "shuffle_warmup": 0,
+            "local_loss": True,
+            "global_loss": True,
+            "shuffle_tokens": True,
+            "masked_only": False,
+            "normalise_targets": False,
+        },
+    }
+    first = {"weights": "coca.npz", "model": {"temporal_layers": 4}}
+    assert published.deviations(first, second, images=0) == []
+    small = {"weights": None, "model": {"temporal_layers": 2}}
+    second["stage2"] |= {"shuffle_warmup": 250, "normalise_targets": True, "global_loss": False}
+    said = published.deviations(small, second | {"optim": {"optimiser": "adamw"}}, images=0.5)
+    assert len(said) == 7 and "images in 50% of stage 1's batches (paper: unknown)" in said
+    assert "shuffling warmed up over 250 of 1,000 steps (paper: all from the start)" in said

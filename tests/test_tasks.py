@@ -275,3 +275,32 @@ def test_means_over_tasks_stay_paired():
     assert metrics.interval(one.scores()) == tuple(
         tasks.row("one", one)[k] for k in ("value", "low", "high")
     )
+
+
+def test_coarser_and_finer_questions_are_asked_of_the_same_answers():
+    classes = ["down", "left", "right", "still", "up"]
+    outputs = np.array([[[0.0, 3, 2, 1, 0], [0, 1, 2, 0, 9], [4, 0, 0, 5, 3], [1, 0, 0, 0, 2]]])
+    one = tasks.Answers(tasks.TASKS["classification"], outputs, np.array([2, 1, 0, 4]), classes)
+    pairs = (("left", "right"), ("up", "down"))
+    kinds = tasks.grouped(one, (*pairs, ("still",)))
+    assert kinds.scores().tolist() == [[1, 0, 0, 1]]  # right as left or right; left as up; ...
+    assert kinds.chance() == pytest.approx((2**2 + 2**2 + 1) / 5**2)
+    sense = tasks.within(one, pairs)
+    # Clips of the first pair, then of the second: of left and right, both are taken for the other.
+    assert sense.scores().tolist() == [[0, 0, 1, 1]] and sense.chance() == 0.5
+
+
+def test_heads_take_turns_with_several_encoders_of_one_name(corpus, tmp_path, monkeypatch):
+    seen = []
+
+    def learn(x, y, *, classes, seed):
+        seen.append((seed, float(x[0, 0])))
+        return None
+
+    kind = tasks.Task(tasks.TOP1, lambda head, x: np.zeros((len(x), 2)), tasks.class_numbers, learn)
+    monkeypatch.setitem(tasks.TASKS, "turns", kind)
+    sources = {part: Labelled(corpus, ["a", "b"] * 4) for part in ("train", "val")}
+    wanted = {"letter": WHERE | {"kind": "turns"}}
+    several = [lambda v, k=k: np.full((len(v), 1), k, np.float16) for k in (1, 2)]
+    tasks.probe(wanted, sources, {"x": several}, reading=reading(tmp_path), seeds=range(3))
+    assert seen == [(0, 1.0), (1, 2.0), (2, 1.0)]

@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_module_and_nothing_else(site):
 
 def test_predict_works_from_a_wheel(site, tmp_path):
     classifier = toy.classifier()
-    classify.save(classifier, list("abcde"), tmp_path)
+    classify.save(classifier, list("abcde"), tmp_path, encoder="toy")
     (tmp_path / "a.mp4").write_bytes(video.encode(moving_square(), 10))
     show = (
         "import sys, runpy; sys.path[:0] = [sys.argv[1]]; import vplib; assert vplib.__file__.startswith(sys.argv[1]);"

@@ -4,7 +4,6 @@ Beside a probe's score these tell a probe that cannot read from an encoder that 
 """
 
 import numpy as np
-import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int, UInt8
 
@@ -82,24 +81,15 @@ def end_to_end(
     *,
     steps: int,
     batch: int,
-    learning_rate: float,
-    weight_decay: float,
     seed: int,
+    **recipe,
 ) -> nnx.Module:
-    """Encoder, pooling and classifier trained together on labelled clips from random weights."""
-
+    """Encoder, pooling and classifier trained together on labelled clips from random weights, for
+    `steps` batches at least; `recipe` as `heads.fit`.
+    """
     epochs = -(-steps // (len(labels) // min(batch, len(labels))))
-    return heads.fit(
-        _OfBytes(sizes, seed),
-        videos,
-        labels,
-        epochs=epochs,
-        batch=batch,
-        learning_rate=learning_rate,
-        weight_decay=weight_decay,
-        seed=seed,
-        loss=optax.softmax_cross_entropy_with_integer_labels,
-    )
+    model = _OfBytes(sizes, seed)
+    return heads.fit(model, videos, labels, epochs=epochs, batch=batch, seed=seed, **recipe)
 
 
 class _OfBytes(nnx.Module):

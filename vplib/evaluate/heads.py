@@ -110,7 +110,7 @@ def fit(
     learning_rate: float,
     weight_decay: float,
     seed: int,
-    loss: Callable,
+    loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> nnx.Module:
     """`model`, whose parameters were trained on arrays that fit into memory: AdamW, cosine decay
     after 5% warm-up.

@@ -79,8 +79,8 @@ def fit(
     `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the steps a
     second and the share of time in which the device had run out of work and waited for input;
     `tensorboard` writes the rows of metrics.csv to `out`/tensorboard as well. `snapshot(step,
-    model)` is called with the model after equal parts of the steps, `snapshots` in all, to the
-    nearest multiple of `every`. A state of another
+    model)` is called with the model after each of `snapshots` equal parts of the steps, to the
+    nearest multiple of `every`, and after the last step. A state of another
     `identity` (of the configuration, the data and the code: see `identity`) is no state to resume:
     it is kept aside, and training starts afresh.
 
