@@ -21,7 +21,9 @@ VARIABLES = {
     # times as long (LOG.md). Huge pages where the system has them; ignored where there is no glibc.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
-if platform.machine() == "x86_64":
+# XLA ends a program over a flag that it does not know, as jaxlib 0.7 does not know the second one.
+_KNOWN = tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 9)
+if platform.machine() == "x86_64" and _KNOWN:
     # The same bits on any such processor (LOG.md): what XLA compiles depends neither on the width
     # of its vectors nor on its approximate roots, its libraries' kernels neither.
     VARIABLES |= {

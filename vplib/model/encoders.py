@@ -327,7 +327,7 @@ def configure(model: nnx.Module, *, kernel: str = "plain", remat: bool = False) 
     `kernel` is that of `attention.attend`; `remat` recomputes each block in the backward pass (see
     `Stack`).
     """
-    for _, module in nnx.iter_modules(model):
+    for _, module in nnx.iter_graph(model):
         if isinstance(module, Attention):
             module.kernel = kernel
         if isinstance(module, Stack):
