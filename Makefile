@@ -1,4 +1,4 @@
-# make help lists the targets. Any Python from 3.11 on will do: make setup PY=python3.12
+# make help lists the targets. Python 3.11 to 3.14 will do: make setup PY=python3.12
 
 PY ?= python3
 BIN := .venv/bin
@@ -19,8 +19,8 @@ help: ## list these targets
 setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 
 .venv/.ok: requirements.lock pyproject.toml
-	@command -v $(PY) >/dev/null || { echo "error: no program '$(PY)': make setup PY=/path/to/python (3.11 or newer)"; exit 1; }
-	@$(PY) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"error: $(PY) is Python {v}, needed is 3.11 or newer: make setup PY=python3.12" if sys.version_info < (3, 11) else 0)'
+	@command -v $(PY) >/dev/null || { echo "error: no program '$(PY)': make setup PY=/path/to/python (3.11 to 3.14)"; exit 1; }
+	@$(PY) -c 'import sys; v = sys.version.split()[0]; sys.exit(f"error: $(PY) is Python {v}, needed is 3.11 to 3.14: make setup PY=python3.12" if not (3, 11) <= sys.version_info < (3, 15) else 0)'
 	$(PY) -m venv --clear .venv
 	$(BIN)/python -m pip install -q --no-deps -r requirements.lock
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
