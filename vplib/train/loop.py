@@ -122,17 +122,19 @@ def fit(
     return trained(arrays["params"])
 
 
-def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree, Callable]:
-    """The compiled update of one step, its parameters and optimiser's state in their places, and
-    the way back to a model.
+def update_of(
+    model: nnx.Module,
+    loss_fn: Callable,
+    tx: optax.GradientTransformation,
+    seed: int,
+    frozen: nnx.Module | None = None,
+) -> Callable:
+    """One step of `fit` as a function of arrays: parameters, the optimiser's state, the state of
+    `frozen`, a batch and the step to new parameters, state and numbers to log. Of `model` and
+    `frozen` only the structure is taken: they may hold shapes (`nnx.eval_shape`).
     """
-    graph, params, rest = nnx.split(model, nnx.Param, ...)
-    # Updates are in place, so the arrays must not be the caller's.
-    params = jax.device_put(params, sharding.fsdp(mesh, params), may_alias=False)
-    opt_state = jax.jit(tx.init)(params)
-    opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
-    kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt_state), None
-    frozen_graph, frozen_state = nnx.split(frozen) if frozen is not None else (None, None)
+    graph, _, rest = nnx.split(model, nnx.Param, ...)
+    frozen_graph = nnx.graphdef(frozen) if frozen is not None else None
 
     def update(params, opt_state, frozen_state, batch, step):
         def loss(params):
@@ -147,6 +149,22 @@ def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree,
         updates, opt_state = tx.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
         return params, opt_state, {"loss": value, **numbers, "grad_norm": norm}
+
+    return update
+
+
+def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree, Callable]:
+    """The compiled update of one step, its parameters and optimiser's state in their places, and
+    the way back to a model.
+    """
+    graph, params, rest = nnx.split(model, nnx.Param, ...)
+    # Updates are in place, so the arrays must not be the caller's.
+    params = jax.device_put(params, sharding.fsdp(mesh, params), may_alias=False)
+    opt_state = jax.jit(tx.init)(params)
+    opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
+    kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt_state), None
+    frozen_state = nnx.state(frozen) if frozen is not None else None
+    update = update_of(model, loss_fn, tx, seed, frozen)
 
     # Where the results lie is ours to say, not XLA's.
     update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)
