@@ -26,7 +26,7 @@ SMALL = (
 )
 REAL = paths.ROOT / "reports" / "weights"
 MANIFEST = REAL / "manifest.json"
-COMMITTED = json.loads(MANIFEST.read_text(encoding="utf-8")) if MANIFEST.is_file() else {}
+COMMITTED = json.loads(MANIFEST.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")
