@@ -140,6 +140,7 @@ def test_ours_is_drawn_in_per_cent_and_returned_as_it_was(tables):
 def test_deviations_name_what_a_run_has_otherwise_than_the_paper():
     second = {
         "optim": {"optimiser": "adafactor"},
+        "model": {"decoder": {"layers": 4}},
         "stage2": {
             "mask": "bevt",
             "steps": 1000,
@@ -155,6 +156,7 @@ def test_deviations_name_what_a_run_has_otherwise_than_the_paper():
     assert published.deviations(first, second, images=0) == []
     small = {"weights": None, "model": {"temporal_layers": 2}}
     second["stage2"] |= {"shuffle_warmup": 250, "normalise_targets": True, "global_loss": False}
+    second["model"]["decoder"]["layers"] = 1
     said = published.deviations(small, second | {"optim": {"optimiser": "adamw"}}, images=0.5)
-    assert len(said) == 7 and "images in 50% of stage 1's batches (paper: unknown)" in said
+    assert len(said) == 8 and "images in 50% of stage 1's batches (paper: unknown)" in said
     assert "shuffling warmed up over 250 of 1,000 steps (paper: all from the start)" in said

@@ -263,11 +263,13 @@ def deviations(first: Mapping, second: Mapping, *, images: float) -> list[str]:
     not named: those of a small run all differ. Source: VideoPrism sections 3 and 4.1, tables 9 to 11.
     """
     learned, method, model = second["optim"], second["stage2"], first["model"]
+    depth = second["model"]["decoder"]["layers"]
     steps = f"{method['shuffle_warmup']:,} of {method['steps']:,} steps"
     found = {
         "from random weights (paper: from CoCa)": not first["weights"],
         f"images in {images:.0%} of stage 1's batches (paper: unknown)": images > 0,
         f"{model['temporal_layers']} temporal layers (paper: 4)": model["temporal_layers"] != 4,
+        f"decoders of depth {depth} (paper: 4)": depth != 4,
         "AdamW (paper: Adafactor)": learned["optimiser"] != "adafactor",
         "stage 2's token targets normalised per clip (paper: as they are)": method[
             "normalise_targets"
