@@ -5,8 +5,8 @@
 
 Both commits are checked out into a temporary folder. Each prepares a small corpus, trains stage 1
 for a moment and then, turn by turn, stage 2 with the real notebook, input pipeline and loop at the
-sizes of `study`. Speeds are those of speed.csv after the first rows, which hold compilation and the
-decoding of clips. A quarter of an hour on 2 CPU cores.
+sizes of `study`, both with the batch and decoders of SAME. Speeds are those of speed.csv after the
+first rows, which hold compilation and the decoding of clips. A quarter of an hour on 2 CPU cores.
 """
 
 import argparse
@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vplib import paths, results
 
 STEPS, SKIPPED = 400, 3  # of a turn; rows of 50 steps that do not count
+SAME = ("stage2.batch=32", "model.decoder.layers=2")  # of 4d0a428; `study` has halved both since
 FEW = "scale=study data.clips=128 data.images=64 data.eval_test=9 data.candidates=8".split()
 
 
@@ -46,7 +47,7 @@ def speed(tree: Path, turn: int) -> float:
     """Median steps a second of one turn."""
     tag, weights = f"turn{turn}", "weights=runs/20_stage1/speed/weights.npz"
     short = f"stage2.steps={STEPS} stage2.shuffle_warmup={STEPS // 4}".split()
-    run(tree, "30_stage2", "scale=study", *short, weights, f"tag={tag}")
+    run(tree, "30_stage2", "scale=study", *SAME, *short, weights, f"tag={tag}")
     path = tree / "runs" / "30_stage2" / tag / "speed.csv"
     rows = [*csv.DictReader(path.open(encoding="utf-8"))][SKIPPED:]
     return statistics.median(float(row["steps_per_second"]) for row in rows)
