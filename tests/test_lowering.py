@@ -5,7 +5,6 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import optax
 import pytest
 from flax import nnx
 

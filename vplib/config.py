@@ -50,6 +50,9 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     """
     words = _split(overrides)
     cfg = _compose(name, _parse(words))
+    if "ipykernel" in sys.modules and "hardware" in cfg:  # here, not on the machine of a sweep
+        if lacking := environment.lacking(cfg.hardware.platform, cfg.hardware.dtype):
+            raise ConfigError(lacking)
     text = OmegaConf.to_yaml(cfg, sort_keys=True)
     out = paths.OUT / cfg.out
     with files.explained(out):
@@ -85,6 +88,11 @@ def expand(overrides: str | Sequence[str]) -> list[list[str]]:
         for item in items
     ]
     return [list(run) for run in product(*values)]
+
+
+def is_own(cfg: DictConfig) -> bool:
+    """Whether a run looks at videos of the user's, not at the embedded world."""
+    return cfg.source != "world" or bool(cfg.get("clip"))
 
 
 def names() -> list[str]:
@@ -318,6 +326,8 @@ def _check(cfg: DictConfig, name: str) -> None:
             raise ConfigError(
                 f"{whole} must be a multiple of {part}, given {leaves[whole]} and {leaves[part]}"
             )
+    if "optim" in cfg and cfg.hardware.dtype == "auto":
+        raise ConfigError("hardware.dtype must be float32 or bfloat16 in training, given auto")
     if "stage2" in cfg and not (cfg.stage2.local_loss or cfg.stage2.global_loss):
         raise ConfigError(
             "stage2.local_loss and stage2.global_loss are both false: nothing would be learned"

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import filelock
+import psutil
 
 _CAUSES = {  # what the system says, and what to do
     errno.ENOSPC: ("the disk is full", "free some space and start again, finished work is kept"),
@@ -125,10 +126,4 @@ def locked(place: Path, *, doing: str) -> Iterator[None]:
 
 def alive(process: int) -> bool:
     """Whether a process of this machine runs."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+    return psutil.pid_exists(process)  # os.kill(process, 0) would end it on Windows

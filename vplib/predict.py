@@ -11,7 +11,7 @@ import numpy as np
 
 from vplib import environment, files
 from vplib.data.video import VideoError
-from vplib.evaluate import classify
+from vplib.evaluate import classify, features
 from vplib.model.checkpoints import CheckpointError
 
 TOP = 3  # classes shown
@@ -25,17 +25,24 @@ def main() -> None:
         "run_folder", metavar="RUN_FOLDER", type=Path, help="run folder of 45_own_classifier"
     )
     parser.add_argument("videos", metavar="VIDEO", nargs="+", type=Path)
+    parser.add_argument(
+        "--dtype",
+        choices=["auto", "float32", "bfloat16"],
+        default="auto",
+        help="auto: bfloat16 where this machine multiplies it by itself, as in hardware.dtype",
+    )
     args = parser.parse_args()
     environment.write_any_letter()
     try:
         classifier, classes, encoder = classify.restore(args.run_folder)
     except CheckpointError as error:
         sys.exit(f"error: {files.printable(error)}")
-    print(files.printable(f"encoder: {encoder}"), file=sys.stderr, flush=True)
+    dtype = features.precision(args.dtype, own=True)
+    print(files.printable(f"encoder: {encoder}, in {dtype}"), file=sys.stderr, flush=True)
     failed = False
     for path in args.videos:
         try:
-            p = classify.probabilities(classifier, path)
+            p = classify.probabilities(classifier, path, dtype=dtype)
         except (VideoError, CheckpointError) as error:
             problem = str(error)
         except Exception as error:  # whatever one file does, the others can still be classified

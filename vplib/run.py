@@ -21,7 +21,9 @@ from pathlib import Path
 
 import nbformat
 import papermill
+import zmq
 from nbclient.exceptions import DeadKernelError
+from omegaconf import DictConfig
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
@@ -30,6 +32,7 @@ from traitlets.config import Config
 from vplib import config, environment, files, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
+HAS_SOCKETS = zmq.has("ipc")  # files that only this user may open; Windows has none for ZeroMQ
 environment.prepare()  # before a kernel starts
 
 
@@ -53,7 +56,7 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     began = time.monotonic()
     print(f"{name}  {paths.short(target.parent)}", file=sys.stderr, flush=True)
     with files.locked(target.parent, doing=f"running {name}"):
-        notebook, failure = _execute(source, shlex.join(overrides), target.parent)
+        notebook, failure = _execute(source, shlex.join(overrides), _variables(cfg))
         _normalise(notebook, clean=failure is None)
         files.write(target, nbformat.writes(notebook) + "\n")
     if failure:
@@ -67,7 +70,18 @@ def run(name: str, overrides: Sequence[str] = (), *, publish: bool = False) -> P
     return target
 
 
-def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.NotebookNode, str | None]:
+def _variables(cfg: DictConfig) -> dict[str, str]:
+    """The environment of a run's kernel. The instruction set is free where a frozen encoder's
+    precision is: on videos of the user's.
+    """
+    free = config.is_own(cfg) and cfg.get("hardware", {}).get("dtype") == "auto"
+    variables = environment.unpinned(os.environ) if free else dict(os.environ)
+    return variables | {files.HELD: str(Path(cfg.out))}
+
+
+def _execute(
+    source: Path, overrides: str, variables: dict[str, str]
+) -> tuple[nbformat.NotebookNode, str | None]:
     """The notebook as far as it came, and how it failed (None if it did not)."""
     executed = []  # filled by the engine: papermill keeps to itself what a failing notebook printed
     try:
@@ -81,7 +95,7 @@ def _execute(source: Path, overrides: str, held: Path) -> tuple[nbformat.Noteboo
             cwd=paths.ROOT,
             progress_bar=False,
             executed=executed,
-            variables={files.HELD: str(held)},
+            variables=variables,
         )
     except PapermillExecutionError as error:
         said = files.printable(f"{error.ename}: {error.evalue}".removesuffix(": "))
@@ -154,8 +168,9 @@ class _Engine(NBClientEngine):
     ) -> None:
         executed.append(nb_man.nb)
         with _short_folder() as folder, files.explained(folder), contextlib.ExitStack() as stack:
-            # Sockets: no port that others on the machine could reach.
-            sockets = {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+            # Where there are sockets: no port that others on the machine could reach.
+            transport = "ipc" if HAS_SOCKETS else "tcp"
+            sockets = {"transport": transport, "connection_file": f"{folder}/kernel.json"}
             client = _Client(
                 nb_man,
                 stack=stack,
@@ -165,7 +180,7 @@ class _Engine(NBClientEngine):
                 record_timing=False,
                 shutdown_kernel="immediate",  # one that is asked to leave prints seeming faults
             )
-            client.execute(env=os.environ | variables | {"TMPDIR": str(folder)})
+            client.execute(env=variables | {"TMPDIR": str(folder)})
 
 
 @contextlib.contextmanager
@@ -176,7 +191,9 @@ def _short_folder() -> Iterator[Path]:
     """
     host = f"vplib-{zlib.crc32(socket.gethostname().encode()):08x}"
     for place in map(Path, (tempfile.gettempdir(), "/tmp", "/var/tmp")):
-        if len(os.fsencode(place)) > 40 or not os.access(place, os.W_OK | os.X_OK):
+        if (HAS_SOCKETS and len(os.fsencode(place)) > 40) or not os.access(
+            place, os.W_OK | os.X_OK
+        ):
             continue
         for stale in place.glob(f"{host}-*-*"):
             process = stale.name.split("-")[2]

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import errno
 import hashlib
+import importlib
 import io
 import json
 import multiprocessing
@@ -20,11 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgpack
-from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
 from vplib import files
 from vplib.data.video import VideoError
@@ -37,6 +37,20 @@ class ShardError(ValueError):
 
     def __init__(self, message: str):
         super().__init__(files.printable(message))
+
+
+def _array_record(part: str) -> ModuleType:
+    """A part of the package, imported where shards are read or written: lessons need none.
+
+    Raises ShardError where there is none.
+    """
+    try:
+        return importlib.import_module(f"array_record.python.array_record_{part}")
+    except ImportError as error:
+        raise ShardError(
+            f"shards need the package array_record, which is not installed ({error}) and has none "
+            "for Windows: there use WSL; the notebooks 00 to 03 and 44 work without it."
+        ) from error
 
 
 class Clip(NamedTuple):
@@ -174,7 +188,7 @@ class Shards:
             f"{self.folder}: a shard is damaged; delete the folder and prepare the corpus again."
         )
         try:
-            self._records = ArrayRecordDataSource([str(path) for path in promised])
+            self._records = _array_record("data_source").ArrayRecordDataSource([*map(str, promised)])
         except RuntimeError as error:
             raise ShardError(damaged) from error
         # ArrayRecord opens some damaged files as ones of 0 records.
@@ -293,7 +307,7 @@ def _write_shard(source: Source, origin: str, path: Path, indices: range) -> dic
     with files.replacing(path) as temporary:
         stamp.unlink(missing_ok=True)
         # One record a group: fastest random access.
-        writer = ArrayRecordWriter(str(temporary), "group_size:1")
+        writer = _array_record("module").ArrayRecordWriter(str(temporary), "group_size:1")
         try:
             for index in indices:
                 try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -128,14 +129,16 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
     return classifier, classes, encoder
 
 
-def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, " K"]:
-    """Of each class for one video file.
+def probabilities(
+    classifier: VideoClassifier, path: Path, *, dtype: str = "float32"
+) -> Float[np.ndarray, " K"]:
+    """Of each class for one video file, computed in `dtype`.
 
     Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not
     finite.
     """
     video = pipeline.read_clip(Path(path), name=str(path), **view(classifier.encoder))
-    found = np.asarray(_probabilities(classifier, video[None]))[0]
+    found = np.asarray(_probabilities(classifier, video[None], dtype))[0]
     if not np.isfinite(found).all():
         raise checkpoints.CheckpointError(
             f"{path}: the classifier gives numbers that are not finite: its weights are damaged; "
@@ -144,8 +147,8 @@ def probabilities(classifier: VideoClassifier, path: Path) -> Float[np.ndarray, 
     return found
 
 
-@jax.jit
+@partial(jax.jit, static_argnames="dtype")
 def _probabilities(
-    classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"]
+    classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"], dtype: str
 ) -> Float[Array, "B K"]:
-    return jax.nn.softmax(classifier(pixels(video)))
+    return jax.nn.softmax(classifier(pixels(video, dtype)).astype("float32"))

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
+from vplib import environment
 from vplib.data import pipeline, shards
 from vplib.data.sources import SourceError
 from vplib.data.text import Tokenizer
@@ -60,7 +61,8 @@ def features(
     listed in `out/skipped-<name>.csv`.
 
     Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is
-    left, and CheckpointError if a feature is not finite.
+    left, CheckpointError if a feature is not finite, and MemoryError if a device's memory is too
+    small.
     """
     values, rows, skipped, report = {}, [], [], out / f"skipped-{name}.csv"
     view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
@@ -68,7 +70,10 @@ def features(
         for found, videos in _batches(source, batch, skipped, view):
             rows += found
             for encoder, run in encoders.items():
-                part = np.asarray(run(videos))[: len(found)]
+                with environment.enough_memory(
+                    "take a smaller eval.batch or hardware.dtype=bfloat16"
+                ):
+                    part = np.asarray(run(videos))[: len(found)]
                 if not np.isfinite(part).all():
                     raise checkpoints.CheckpointError(
                         f"{encoder} makes numbers of {name} that are not finite: its weights are "
@@ -141,9 +146,21 @@ def encoder_of(model: VideoEncoder | VideoText | VideoClassifier) -> VideoEncode
     return getattr(model, "vision_encoder", getattr(model, "encoder", model))
 
 
-def tokens_of(encoder: VideoEncoder) -> Callable:
-    """All tokens of a clip, in half precision (2 S D bytes a clip)."""
-    return partial(_tokens, encoder)
+def precision(asked: str, *, own: bool) -> str:
+    """The dtype that a frozen encoder computes in, for `asked` of hardware.dtype.
+
+    `auto` is bfloat16 for videos of one's `own` where this machine multiplies such numbers by
+    itself, and float32 for those whose results are committed: they must not depend on the machine.
+    """
+    if asked != "auto":
+        return asked
+    fast = jax.default_backend() != "cpu" or environment.multiplies_bfloat16()
+    return "bfloat16" if own and fast else "float32"
+
+
+def tokens_of(encoder: VideoEncoder, dtype: str = "float32") -> Callable:
+    """All tokens of a clip, in half precision (2 S D bytes a clip), computed in `dtype`."""
+    return partial(_tokens, encoder, dtype=dtype)
 
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
@@ -164,9 +181,11 @@ def embeddings_of(model: VideoText) -> Callable:
 # Weights are arguments of these: one program serves all encoders of a size.
 
 
-@jax.jit
-def _tokens(encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"]) -> Float16[Array, "B N D"]:
-    return encoder(pixels(video)).astype("float16")
+@partial(jax.jit, static_argnames="dtype")
+def _tokens(
+    encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"], dtype: str = "float32"
+) -> Float16[Array, "B N D"]:
+    return encoder(pixels(video, dtype)).astype("float16")
 
 
 @jax.jit

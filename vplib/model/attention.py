@@ -33,12 +33,27 @@ def recomputed(f: Callable) -> Callable:
     return jax.checkpoint(f, prevent_cse=False)
 
 
+def product(x: Float[Array, "*A M I"], y: Float[Array, "*A I N"]) -> Float[Array, "*A M N"]:
+    """x y, summed and returned in float32.
+
+    On CPU this is the only product of bfloat16 that XLA hands to a fast kernel: asked for bfloat16,
+    it takes twice as long (LOG.md). Before jaxlib 0.9 there was none at all.
+    """
+    if environment.JAXLIB < (0, 9) and jax.default_backend() == "cpu":
+        x, y = x.astype(jnp.float32), y.astype(jnp.float32)
+    return jnp.matmul(x, y, preferred_element_type=jnp.float32)
+
+
 def affine(
     x: Float[Array, "*A I"], w: Float[Array, "I O"], b: Float[Array, " O"]
 ) -> Float[Array, "*A O"]:
     """x w + b in the dtype of x, as a product of two matrices: with more axes XLA's backward pass
     is slower on CPU."""
-    y = x.reshape(-1, x.shape[-1]) @ w.astype(x.dtype) + b.astype(x.dtype)
+    flat, w = x.reshape(-1, x.shape[-1]), w.astype(x.dtype)
+    if jax.default_backend() == "cpu":
+        y = (product(flat, w) + b).astype(x.dtype)
+    else:  # accelerators sum in float32 by themselves, and write half as much
+        y = flat @ w + b.astype(x.dtype)
     return y.reshape(*x.shape[:-1], w.shape[-1])
 
 
@@ -86,13 +101,13 @@ def attend(
 def _plain(q, k, v, cap, mask):
     """All logits at once. Dividing by the softmax's sum after the product with `v` spares a pass
     over the weights."""
-    logits = jnp.matmul(q, jnp.swapaxes(k, -1, -2), preferred_element_type=jnp.float32)
+    logits = product(q, jnp.swapaxes(k, -1, -2))
     if cap is not None:
         logits = cap * jnp.tanh(logits / cap)
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    mean = jnp.matmul(weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    mean = product(weights.astype(v.dtype), v)
     return (mean / weights.sum(-1, keepdims=True)).astype(v.dtype)
 
 

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.experimental.layout import Layout, with_layout_constraint
 from jaxtyping import Array, Bool, Float, Int
 
-from vplib.model.attention import Attention, affine, lecun, recomputed
+from vplib.model.attention import Attention, affine, lecun, product, recomputed
 
 LOGIT_CAP = 50.0  # of the released models' attention logits
 CACHE = 2**23  # bytes of activations that a CPU's last-level cache surely holds
@@ -236,9 +236,9 @@ class AttentionPool(nnx.Module):
             + pool.query.b[...]
         )
         probe = jnp.einsum("kh,dkh->dk", query * pool.per_dim_scale(), pool.key.w[...])
-        logits = jnp.matmul(x, probe.astype(x.dtype), preferred_element_type=jnp.float32)  # A N K
+        logits = product(x, probe.astype(x.dtype))  # A N K
         weights = jax.nn.softmax(logits, axis=-2).astype(x.dtype)
-        mean = jnp.matmul(jnp.swapaxes(weights, -1, -2), x).astype(jnp.float32)  # A K D
+        mean = product(jnp.swapaxes(weights, -1, -2), x)  # A K D
         value = jnp.einsum("...kd,dkh->...kh", mean, pool.value.w[...]) + pool.value.b[...]
         y = jnp.einsum("...kh,dkh->...d", value, pool.post.w[...]) + pool.post.b[...]
         return self.pooling_attention_layer_norm(y.astype(x.dtype))

@@ -25,6 +25,9 @@ from vplib.train import sharding
 from vplib.train.states import Record, States, opened
 
 
+_LESS = "take a smaller batch, hardware.remat=true, fewer frames or more devices; what was saved is kept"
+
+
 class TrainingError(RuntimeError):
     """Training cannot go on: one sentence with the step, the batch and what to try."""
 
@@ -86,7 +89,8 @@ def fit(
 
     Raises TrainingError when loss, gradient or parameters are not finite (none of that is saved),
     CheckpointError for a state of another model, of more steps, or damaged with none before it,
-    FileError if `out` cannot be written or another process trains there.
+    FileError if `out` cannot be written or another process trains there, MemoryError if a device's
+    memory is too small.
     """
     if checkpoint_every % every:
         raise ValueError(
@@ -107,7 +111,8 @@ def fit(
             step, since = record.step, time.perf_counter()
             while step < steps:
                 first, step = step, min(step - step % every + every, steps)
-                arrays, rows, waited = _train(update, arrays, batches, mesh, range(first, step))
+                with environment.enough_memory(f"{title}: {_LESS}"):
+                    arrays, rows, waited = _train(update, arrays, batches, mesh, range(first, step))
                 _check(rows, arrays, first, title, states)
                 since, seconds = time.perf_counter(), time.perf_counter() - since
                 means = {name: float(values.mean()) for name, values in rows.items()}
