@@ -112,7 +112,10 @@ for name in ("killpg", "getpgid"):
 def test_lessons_run_without_array_record_and_sockets(tmp_path):
     """As far as a machine with them can tell."""
     (tmp_path / "sitecustomize.py").write_text(WINDOWS)
-    env = os.environ | {"PYTHONPATH": f"{tmp_path}:{paths.ROOT}", "VPLIB_OUT": str(tmp_path / "out")}
+    env = os.environ | {
+        "PYTHONPATH": f"{tmp_path}:{paths.ROOT}",
+        "VPLIB_OUT": str(tmp_path / "out"),
+    }
     words = ["00_tour", "scale=smoke"]
     done = subprocess.run(
         [sys.executable, "-m", "vplib.run", *words], env=env, capture_output=True, text=True

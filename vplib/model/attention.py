@@ -33,7 +33,7 @@ def recomputed(f: Callable) -> Callable:
     return jax.checkpoint(f, prevent_cse=False)
 
 
-def product(x: Float[Array, "*A M I"], y: Float[Array, "*A I N"]) -> Float[Array, "*A M N"]:
+def product(x: Float[Array, "*A M I"], y: Float[Array, "*B I N"]) -> Float[Array, "*C M N"]:
     """x y, summed and returned in float32.
 
     On CPU this is the only product of bfloat16 that XLA hands to a fast kernel: asked for bfloat16,
