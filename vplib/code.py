@@ -32,9 +32,16 @@ class _Module(NamedTuple):
 
 
 def of_notebook(path: Path) -> dict[str, str]:
-    """Digests, by module, of what a notebook's code reaches; its own code has its own entry."""
+    """Digests, by module, of what a notebook's code reaches; its own code, but for the cell tagged
+    `setup`, has its own entry.
+    """
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    computing = (
+        cell
+        for cell in cells
+        if cell["cell_type"] == "code" and "setup" not in cell.get("metadata", {}).get("tags", [])
+    )
+    source = "\n".join("".join(cell["source"]) for cell in computing)
     return {path.stem: _digest([ast.parse(source)])} | _reached(_parsed(source), path.stem)
 
 

@@ -24,7 +24,6 @@ from vplib.progress import Progress
 from vplib.train import sharding
 from vplib.train.states import Record, States, opened
 
-
 _LESS = "take a smaller batch, hardware.remat=true, fewer frames or more devices; what was saved is kept"
 
 
