@@ -67,6 +67,14 @@ def load(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     return cfg
 
 
+def check(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
+    """The configuration of a run that is to start elsewhere: checked, nothing written.
+
+    Raises ConfigError where `load` would for the choices themselves.
+    """
+    return _compose(name, _parse(_split(overrides)))
+
+
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
     """The runs of a sweep in Hydra's grammar, the last key varying fastest; one if none is swept.
 
