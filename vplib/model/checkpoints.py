@@ -257,7 +257,7 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
             )
         return build(read(name), name=str(name))
     released = RELEASED[names[str(name)]]
-    path = _fetch(released, str(name))
+    path = fetch(released, str(name))
     weights = read(path)
     found, wanted = infer(weights, name=path), sizes_of(released)
     count = sum(value.size for value in weights.values())
@@ -275,7 +275,7 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
     return build(weights, name=path)
 
 
-def _fetch(released: Released, name: str) -> str:
+def fetch(released: Released, name: str) -> str:
     """The path of a released file in the cache of huggingface_hub, fetched if it is not there."""
     repository, file = released.repository, released.file
     if repository is None:
