@@ -46,9 +46,11 @@ FREE = (
 )
 
 
-def prepare() -> None:
-    """Set what is not set. Only processes started afterwards see all of it."""
-    for name, value in VARIABLES.items():
+def prepare(*, pinned: bool = True) -> None:
+    """Set what is not set; without `pinned` not the instruction set. Only processes started
+    afterwards see all of it.
+    """
+    for name, value in (VARIABLES if pinned else unpinned(VARIABLES)).items():
         os.environ.setdefault(name, value)
 
 
@@ -57,12 +59,12 @@ def unpinned(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if PINS.get(name) != value}
 
 
-def restart() -> None:
-    """Run this program again from its start, with the missing variables set; return if none is
-    missing.
+def restart(*, pinned: bool = True) -> None:
+    """Run this program again from its start, with the missing variables set, as `prepare` sets
+    them; return if none is missing.
     """
-    if VARIABLES.keys() - os.environ.keys():
-        prepare()
+    if (VARIABLES if pinned else unpinned(VARIABLES)).keys() - os.environ.keys():
+        prepare(pinned=pinned)
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 

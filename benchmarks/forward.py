@@ -1,0 +1,212 @@
+"""Speed of frozen features at the released base size: our forward pass and other engines'.
+
+    pip install -e '.[peers]'                   PyTorch, ONNX Runtime, OpenVINO (gigabytes)
+    python benchmarks/forward.py                prints
+    python benchmarks/forward.py --record       also writes rows of reports/tables/encoder.{csv,json}
+
+One clip of 16 frames of 288 pixels, in float32 and, where the processor multiplies it by itself, in
+bfloat16, against (1) the time that large matrix products of as many operations take and (2) the
+VideoPrism of Hugging Face `transformers` in PyTorch, ONNX Runtime and OpenVINO, as far as these are
+installed. All run in one process and take turns, with the same number of threads, free to use what
+instructions they like; weights are random. On an accelerator 16 clips in bfloat16, and of the others
+only PyTorch. What cannot be run gets the value "not measured" and the reason. Minutes on 2 CPU cores.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from vplib import environment
+
+environment.restart(pinned=False)  # as `vplib.predict`, before jax starts
+
+import jax
+import jax.numpy as jnp
+from common import encoder_operations, large_products, machine, row, turns, write
+from flax import nnx
+
+from vplib import config, export
+from vplib.model.attention import KERNELS
+from vplib.model.encoders import VideoEncoder, configure
+from vplib.model.sizes import Sizes
+
+BACKEND = jax.default_backend()
+CLIPS = 1 if BACKEND == "cpu" else 16
+BARS = {
+    ("pytorch", "float32"): ">= 1.5",
+    ("onnxruntime", "float32"): ">= 1.0",
+    ("openvino", "float32"): ">= 0.95",
+    ("pytorch", "bfloat16"): ">= 1.2",
+    ("openvino", "bfloat16"): ">= 0.8",
+}
+
+
+def torch_model(sizes: Sizes):
+    """The peer of our encoder, random."""
+    from transformers import VideoPrismVisionConfig, VideoPrismVisionModel
+
+    return VideoPrismVisionModel(VideoPrismVisionConfig(**export.configuration(sizes))).eval()
+
+
+def pytorch(sizes: Sizes, dtype: str) -> Callable[[], object]:
+    import torch
+
+    device = "cpu" if BACKEND == "cpu" else "cuda"
+    torch.set_num_threads(int(os.environ["NPROC"]))
+    model = torch_model(sizes).to(device, getattr(torch, dtype))
+    video = torch.rand(shape(sizes), dtype=model.dtype, device=device)
+
+    def run():
+        with torch.inference_mode():
+            tokens = model(video).last_hidden_state
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return tokens
+
+    return run
+
+
+def onnxruntime(sizes: Sizes, dtype: str) -> Callable[[], object]:
+    import onnxruntime
+    import torch
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["NPROC"])
+    video = torch.rand(shape(sizes))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "encoder.onnx"
+        torch.onnx.export(
+            torch_model(sizes), (video,), file, input_names=["video"], dynamo=True, verbose=False
+        )
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    return lambda: session.run(None, {"video": video.numpy()})[0]
+
+
+def openvino(sizes: Sizes, dtype: str) -> Callable[[], object]:
+    import openvino
+    import torch
+
+    video = torch.rand(shape(sizes))
+    with torch.inference_mode():
+        model = openvino.convert_model(
+            torch_model(sizes), example_input=video, input=[shape(sizes)]
+        )
+    chosen = {
+        "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
+        "INFERENCE_NUM_THREADS": int(os.environ["NPROC"]),
+    }
+    compiled = openvino.compile_model(model, "CPU", chosen)
+    return lambda: compiled(video.numpy())[0]
+
+
+PEERS = {"pytorch": pytorch, "onnxruntime": onnxruntime, "openvino": openvino}
+NEEDED = {
+    "pytorch": ("torch", "transformers"),
+    "onnxruntime": ("onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+}
+
+
+def shape(sizes: Sizes) -> tuple[int, ...]:
+    return CLIPS, sizes.frames, 3, sizes.size, sizes.size
+
+
+def why_not(name: str, dtype: str) -> str:
+    """Why a peer cannot be run here; empty if it can."""
+    needed = dict.fromkeys((*NEEDED["pytorch"], *NEEDED[name]))  # all start from PyTorch's model
+    missing = [part for part in needed if importlib.util.find_spec(part) is None]
+    if missing:
+        return f"{' and '.join(missing)} not installed"
+    if BACKEND != "cpu":
+        import torch
+
+        if name != "pytorch":
+            return "compared on CPU only"
+        return "" if torch.cuda.is_available() else f"PyTorch finds no GPU, JAX runs on {BACKEND}"
+    return ""
+
+
+def measure(sizes: Sizes, dtype: str, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+    encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
+    configure(encoder, kernel=kernel)
+    frames = (CLIPS, sizes.frames, sizes.size, sizes.size, 3)
+    video = jax.random.uniform(jax.random.key(0), frames, jnp.dtype(dtype))
+    encode = jax.jit(lambda encoder, video: encoder(video))
+    operations = CLIPS * encoder_operations(sizes, sizes.places)
+    multiply, times_more = large_products(operations, dtype)
+    runs, reasons = {"ours": lambda: encode(encoder, video), "matmul": multiply}, {}
+    for name, peer in PEERS.items():
+        if (name, dtype) in BARS:
+            reasons[name] = why_not(name, dtype)
+            if not reasons[name]:
+                runs[name] = peer(sizes, dtype)
+    times = turns(runs, repeats)
+    where = f"{BACKEND}, {dtype}, {CLIPS} clip{'s' * (CLIPS > 1)}"
+    end = "" if dtype == "float32" or BACKEND != "cpu" else f"_{dtype}"
+    rate = operations / (times["matmul"] * times_more) / 1e9
+    rows = [
+        row(
+            f"forward_over_matmul_limit{end}",
+            times["ours"] / (times["matmul"] * times_more),
+            "times the time of as many operations in large matrix products",
+            "<= 1.25",
+            f"{where}; {operations / 1e12:.2f} TFLOP",
+        ),
+        row(f"matmul_rate{end}", rate, "GFLOP/s of large matrix products", "", where),
+    ]
+    for name, reason in reasons.items():
+        ratios = None if reason else times[name] / times["ours"]
+        bar = BARS[name, dtype] if BACKEND == "cpu" else ""
+        rows.append(
+            row(f"forward_speedup_over_{name}{end}", ratios, "times faster", bar, reason or where)
+        )
+    return rows, {name: values.tolist() for name, values in times.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="measurements of each, after one that does not count"
+    )
+    parser.add_argument("--model", default="base", help="a word of conf/model")
+    parser.add_argument(
+        "--attention", default="plain", choices=["plain", *KERNELS], help="as hardware.attention"
+    )
+    parser.add_argument(
+        "--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json"
+    )
+    given = parser.parse_args()
+    cfg = config.load(
+        "30_stage2", f"scale=smoke model={given.model} tag=encoder_speed_{given.model}"
+    )
+    print(json.dumps(machine()))
+    native = BACKEND != "cpu" or environment.multiplies_bfloat16()
+    for dtype in ["float32"] * (BACKEND == "cpu") + ["bfloat16"] * native:
+        rows, times = measure(Sizes.of(cfg.model), dtype, given.attention, given.repeats)
+        for entry in rows:
+            entry["name"] += f"_{BACKEND}" * (BACKEND != "cpu")
+            entry["name"] += f"_{given.attention}" * (given.attention != "plain")
+            value = entry["value"]
+            numbers = (
+                value
+                if isinstance(value, str)
+                else f"{value:.3f} [{entry['low']:.3f}, {entry['high']:.3f}]"
+            )
+            print(
+                f"{entry['name']}: {numbers} {entry['unit']} (bar {entry['bar'] or 'none'}; {entry['note']})"
+            )
+        if given.record:
+            write(rows, times)
+
+
+if __name__ == "__main__":
+    main()
