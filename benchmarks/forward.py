@@ -7,8 +7,9 @@
 One clip of 16 frames of 288 pixels, in float32 and, where the processor multiplies it by itself, in
 bfloat16, against (1) the time that large matrix products of as many operations take and (2) the
 VideoPrism of Hugging Face `transformers` in PyTorch, ONNX Runtime and OpenVINO, as far as these are
-installed. All run in one process and take turns, with the same number of threads, free to use what
-instructions they like; weights are random. On an accelerator 16 clips in bfloat16, and of the others
+installed. Each has a process of its own, for threads of engines that wait for work slow down others;
+they take turns, with the same number of threads, free to use what instructions they like; weights
+are random. On an accelerator 16 clips in bfloat16, and of the others
 only PyTorch. What cannot be run gets the value "not measured" and the reason. Minutes on 2 CPU cores.
 """
 
@@ -16,8 +17,10 @@ import argparse
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +32,8 @@ environment.restart(pinned=False)  # as `vplib.predict`, before jax starts
 
 import jax
 import jax.numpy as jnp
-from common import encoder_operations, large_products, machine, row, turns, write
+import numpy as np
+from common import encoder_operations, large_products, machine, row, write
 from flax import nnx
 
 from vplib import config, export
@@ -133,41 +137,100 @@ def why_not(name: str, dtype: str) -> str:
     return ""
 
 
-def measure(sizes: Sizes, dtype: str, kernel: str, repeats: int) -> tuple[list[dict], dict]:
+def ours(sizes: Sizes, dtype: str, kernel: str) -> Callable[[], object]:
     encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
     configure(encoder, kernel=kernel)
     frames = (CLIPS, sizes.frames, sizes.size, sizes.size, 3)
     video = jax.random.uniform(jax.random.key(0), frames, jnp.dtype(dtype))
     encode = jax.jit(lambda encoder, video: encoder(video))
+    return lambda: jax.block_until_ready(encode(encoder, video))
+
+
+def work(name: str, dtype: str, model: str, kernel: str) -> None:
+    """In a process of its own: says "ready" after a first call, then the seconds of one more call
+    for each line it is sent."""
+    sizes = sizes_of(model)
+    if name == "ours":
+        run = ours(sizes, dtype, kernel)
+    elif name == "matmul":
+        multiply, times_more = large_products(
+            CLIPS * encoder_operations(sizes, sizes.places), dtype
+        )
+        run = lambda: jax.block_until_ready(multiply())  # noqa: E731
+    else:
+        run = PEERS[name](sizes, dtype)
+    run()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        run()
+        seconds = time.perf_counter() - start
+        print(seconds * (times_more if name == "matmul" else 1), flush=True)
+
+
+def ask(worker: subprocess.Popen, line: str) -> str:
+    """The last line of what a worker says next that is ours. Raises SystemExit if it has ended."""
+    if line:
+        worker.stdin.write(f"{line}\n")
+        worker.stdin.flush()
+    for said in worker.stdout:
+        if said.strip() == "ready" or said[:1].isdigit():
+            return said.strip()
+    sys.exit(f"error: {worker.args[-4:]} ended: see above")
+
+
+def measure(given: argparse.Namespace, dtype: str) -> tuple[list[dict], dict]:
+    sizes = sizes_of(given.model)
+    reasons = {name: why_not(name, dtype) for name in PEERS if (name, dtype) in BARS}
+    names = ["ours", "matmul", *(name for name, reason in reasons.items() if not reason)]
+    me = [sys.executable, __file__, "--model", given.model, "--attention", given.attention]
+    workers = {
+        name: subprocess.Popen(
+            [*me, "--worker", name, dtype], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for name in names
+    }
+    try:
+        for worker in workers.values():
+            ask(worker, "")
+        times = {name: [] for name in names}
+        for _ in range(given.repeats):
+            for name, worker in workers.items():
+                times[name].append(float(ask(worker, "go")))
+                print(f"  {name} {times[name][-1]:.2f} s", flush=True)
+    finally:
+        for worker in workers.values():
+            worker.kill()
+    times = {name: np.array(values) for name, values in times.items()}
     operations = CLIPS * encoder_operations(sizes, sizes.places)
-    multiply, times_more = large_products(operations, dtype)
-    runs, reasons = {"ours": lambda: encode(encoder, video), "matmul": multiply}, {}
-    for name, peer in PEERS.items():
-        if (name, dtype) in BARS:
-            reasons[name] = why_not(name, dtype)
-            if not reasons[name]:
-                runs[name] = peer(sizes, dtype)
-    times = turns(runs, repeats)
     where = f"{BACKEND}, {dtype}, {CLIPS} clip{'s' * (CLIPS > 1)}"
     end = "" if dtype == "float32" or BACKEND != "cpu" else f"_{dtype}"
-    rate = operations / (times["matmul"] * times_more) / 1e9
     rows = [
         row(
             f"forward_over_matmul_limit{end}",
-            times["ours"] / (times["matmul"] * times_more),
+            times["ours"] / times["matmul"],
             "times the time of as many operations in large matrix products",
             "<= 1.25",
             f"{where}; {operations / 1e12:.2f} TFLOP",
         ),
-        row(f"matmul_rate{end}", rate, "GFLOP/s of large matrix products", "", where),
+        row(
+            f"matmul_rate{end}",
+            operations / times["matmul"] / 1e9,
+            "GFLOP/s of large matrix products",
+            "",
+            where,
+        ),
     ]
     for name, reason in reasons.items():
         ratios = None if reason else times[name] / times["ours"]
         bar = BARS[name, dtype] if BACKEND == "cpu" else ""
-        rows.append(
-            row(f"forward_speedup_over_{name}{end}", ratios, "times faster", bar, reason or where)
-        )
+        about = reason or where
+        rows.append(row(f"forward_speedup_over_{name}{end}", ratios, "times faster", bar, about))
     return rows, {name: values.tolist() for name, values in times.items()}
+
+
+def sizes_of(model: str) -> Sizes:
+    return Sizes.of(config.check("30_stage2", f"scale=smoke model={model}").model)
 
 
 def main() -> None:
@@ -184,14 +247,14 @@ def main() -> None:
     parser.add_argument(
         "--record", action="store_true", help="write reports/tables/encoder.csv and encoder.json"
     )
+    parser.add_argument("--worker", nargs=2, metavar=("NAME", "DTYPE"), help=argparse.SUPPRESS)
     given = parser.parse_args()
-    cfg = config.load(
-        "30_stage2", f"scale=smoke model={given.model} tag=encoder_speed_{given.model}"
-    )
+    if given.worker:
+        return work(*given.worker, given.model, given.attention)
     print(json.dumps(machine()))
     native = BACKEND != "cpu" or environment.multiplies_bfloat16()
     for dtype in ["float32"] * (BACKEND == "cpu") + ["bfloat16"] * native:
-        rows, times = measure(Sizes.of(cfg.model), dtype, given.attention, given.repeats)
+        rows, times = measure(given, dtype)
         for entry in rows:
             entry["name"] += f"_{BACKEND}" * (BACKEND != "cpu")
             entry["name"] += f"_{given.attention}" * (given.attention != "plain")
