@@ -11,10 +11,10 @@ export ONEDNN_MAX_CPU_ISA ?= AVX2
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce study seeds verify test lint lab figures clean
+.PHONY: help setup reproduce study seeds verify test test-extras lint lab figures clean
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 
@@ -41,6 +41,15 @@ verify: setup ## rerun the main job (seed 0) and compare its results with the co
 
 test: setup ## all tests, every notebook included, in a fresh temporary folder
 	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider; status=$$?; rm -rf "$$tmp"; exit $$status
+
+test-extras: .venv-extras/.ok ## tests that need PyTorch, OpenVINO and a compiler for TPUs (installs gigabytes into .venv-extras)
+	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py
+
+.venv-extras/.ok: requirements.lock pyproject.toml
+	$(PY) -m venv --clear .venv-extras
+	.venv-extras/bin/python -m pip install -q --no-deps -r requirements.lock
+	.venv-extras/bin/python -m pip install -q --constraint requirements.lock --no-build-isolation -e '.[peers]'
+	@touch $@
 
 lint: setup ## style of code and notebooks
 	$(BIN)/ruff check .

@@ -20,7 +20,10 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "world": {"data"},
     "evaluate": {"model", "data", "train"},
 }
-HARNESS = {"config", "rules", "run", "figures", "results", "published", "reproduce"}
+HARNESS = {
+    *("config", "rules", "run", "figures", "results", "published", "reproduce"),
+    *("tpu", "publish"),
+}
 COMMANDS = {
     "export": {"model"},
     "predict": {"evaluate", "model", "data"},
