@@ -509,7 +509,7 @@ def test_recomputation_changes_no_gradient_and_is_asked_for_in_every_stack():
         np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-4, atol=1e-3)
     model = toy.video_text(aux_layers=1)
     configure(model, remat=True)
-    stacks = [part for _, part in nnx.iter_modules(model) if isinstance(part, Stack)]
+    stacks = [part for _, part in nnx.iter_graph(model) if isinstance(part, Stack)]
     assert len(stacks) == 4 and all(part.remat for part in stacks)
 
 

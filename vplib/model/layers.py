@@ -38,13 +38,16 @@ class LayerNorm(nnx.Module):
         return recomputed(norm)(x, self.scale[...], self.bias[...])
 
 
+def _kernel(key: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Float[Array, "I O"]:
+    """What `nnx.Linear` begins with; a function of the module, so that equal models compare equal."""
+    return lecun(key, shape, shape[0]).astype(dtype)
+
+
 class Dense(nnx.Module):
     """Affine map with the released nesting `linear/{kernel,bias}`."""
 
     def __init__(self, inputs: int, outputs: int, *, rngs: nnx.Rngs):
-        self.linear = nnx.Linear(
-            inputs, outputs, kernel_init=lambda k, s, d: lecun(k, s, s[0]).astype(d), rngs=rngs
-        )
+        self.linear = nnx.Linear(inputs, outputs, kernel_init=_kernel, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*A I"]) -> Float[Array, "*A O"]:
         return affine(x, self.linear.kernel[...], self.linear.bias[...])
