@@ -12,10 +12,10 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib import paths
+from vplib import config, environment, paths
 from vplib.method.masking import random_visible
 from vplib.model import attention, checkpoints, layers
-from vplib.model.attention import attend
+from vplib.model.attention import attend, product
 from vplib.model.encoders import (
     TextEncoder,
     VideoEncoder,
@@ -26,6 +26,7 @@ from vplib.model.encoders import (
     pixels,
 )
 from vplib.model.layers import AttentionPool, Block, LayerNorm, Stack, gelu, one_hot_rows
+from vplib.model.sizes import Sizes
 
 GOLDEN = paths.ROOT / "tests" / "golden"  # from PyTorch, see make_goldens.py
 REFERENCE = paths.ROOT.parent / "shared" / "golden"  # from the released Linen code
@@ -567,6 +568,37 @@ def test_half_precision_pixels_give_half_precision_tokens(encoder):
     tokens = encode(encoder, video.astype(jnp.bfloat16))
     assert tokens.dtype == jnp.bfloat16
     assert toy.close(tokens.astype(jnp.float32), encode(encoder, video), 0.3)
+
+
+def test_bfloat16_tokens_of_the_base_size_point_where_those_of_float32_do():
+    """Two frames, random weights."""
+    sizes = replace(Sizes.of(config.check("30_stage2", "scale=smoke model=base").model), frames=2)
+    encoder = VideoEncoder(sizes, rngs=nnx.Rngs(0))
+    video = jax.random.uniform(jax.random.key(1), (1, 2, sizes.size, sizes.size, 3))
+    whole, half = (
+        normalise(encode(encoder, video.astype(dtype))) for dtype in ("float32", "bfloat16")
+    )
+    cosines = (whole * half).sum(-1)
+    assert cosines.shape == (1, 512) and cosines.min() >= 0.999
+
+
+def test_on_a_cpu_every_product_of_bfloat16_is_summed_in_float32(encoder):
+    """The only ones for which XLA has fast kernels there."""
+    visible = random_visible(jax.random.key(0), 3, encoder.grid**2, 4)[None]
+    for given in ({}, {"visible": visible}):
+        run = jax.make_jaxpr(lambda video: encoder(video, **given))  # noqa: B023
+        program = str(run(toy.pixels(0, 1).astype(jnp.bfloat16)))
+        assert program.count("preferred_element_type=float32") >= 8
+        assert "preferred_element_type=bfloat16" not in program
+
+
+def test_products_of_an_old_jaxlib_are_those_of_today(monkeypatch):
+    x, y = (jax.random.normal(jax.random.key(k), (4, 8, 8), jnp.bfloat16) for k in (0, 1))
+    now = product(x, y)
+    monkeypatch.setattr(environment, "JAXLIB", (0, 7))
+    before = product(x, y)
+    assert now.dtype == before.dtype == jnp.float32
+    assert toy.close(before, now, 1e-5)
 
 
 # --- the text encoder ----------------------------------------------------------------------------

@@ -38,7 +38,7 @@ class LayerNorm(nnx.Module):
         return recomputed(norm)(x, self.scale[...], self.bias[...])
 
 
-def _kernel(key: Array, shape: tuple[int, int], dtype: jnp.dtype) -> Float[Array, "I O"]:
+def _kernel(key: Array, shape: tuple[int, int], dtype: object) -> Float[Array, "I O"]:
     """What `nnx.Linear` begins with; a function of the module, so that equal models compare equal."""
     return lecun(key, shape, shape[0]).astype(dtype)
 
