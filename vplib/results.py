@@ -34,7 +34,7 @@ COLUMNS = [
     "machine",
     "command",
 ]
-CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings (bootstrap)"  # intervals
+CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings"  # intervals
 KINDS = ("metrics", "timings")  # files of a run: what equal runs share, and what they do not
 
 
