@@ -49,7 +49,7 @@ def _array_record(part: str) -> ModuleType:
     except ImportError as error:
         raise ShardError(
             f"shards need the package array_record, which is not installed ({error}) and has none "
-            "for Windows: there use WSL; the notebooks 00 to 03 and 44 work without it."
+            "for Windows: there use WSL; the notebooks 00 to 03 and 44, and 45 on your own videos, work without it."
         ) from error
 
 
