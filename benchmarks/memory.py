@@ -1,4 +1,4 @@
-"""Memory and operations of a training step on TPUs, from programs compiled for them without one.
+"""Memory, operations and least time of a training step on TPUs, from programs compiled without one.
 
     pip install 'libtpu==0.0.42.*'             # the compiler, Linux only; no TPU is needed
     python benchmarks/memory.py                prints
@@ -6,8 +6,10 @@
     python benchmarks/memory.py --only base    rows whose model has this name
 
 Each row is the update of `vplib.train.loop.fit`, as it would run: parameters, AdamW or Adafactor,
-and the teacher of stage 2. Memory is what XLA's compiler reserves on one chip; time can only be
-measured on a device. A row takes a minute or two on two CPU cores.
+and the teacher of stage 2. Memory, operations (`tflop`) and traffic (`traffic_gb`) are what XLA's
+compiler says of one chip; `least_s` is the longer of the times that these two take at the chip's
+peak rates, a bound that no step goes below. What a step really takes is not measured: that needs
+the device. A row takes minutes on two CPU cores.
 """
 
 import argparse
@@ -37,7 +39,18 @@ from vplib.model.sizes import Sizes
 from vplib.train import loop, optimiser, sharding
 
 TABLE = paths.REPORTS / "tables" / "memory.csv"
-CHIPS = {"v5e": ("v5e:2x2", 16), "v5p": ("v5p:2x2x1", 95)}  # topology; GB of one chip
+
+
+class Chip(NamedTuple):
+    """Source: docs.cloud.google.com/tpu/docs/v5e and v5p."""
+
+    topology: str
+    memory: float  # GB
+    rate: float  # TFLOP/s of bfloat16
+    traffic: float  # GB/s
+
+
+CHIPS = {"v5e": Chip("v5e:2x2", 16, 197, 819), "v5p": Chip("v5p:2x2x1", 95, 459, 2765)}
 
 
 class Row(NamedTuple):
@@ -120,7 +133,7 @@ def compiled(row: Row):
     cfg = config.check(f"{row.stage + 1}0_stage{row.stage}", words)
     sizes = Sizes.of(cfg.model, vocabulary=32_000)
     update, (params, opt, frozen, batch, step) = step_of(cfg, sizes, row.stage, row.clips)
-    devices = topologies.get_topology_desc(CHIPS[row.chip][0], platform="tpu").devices
+    devices = topologies.get_topology_desc(CHIPS[row.chip].topology, platform="tpu").devices
     mesh = Mesh(np.array(devices[: row.chips]), ("data",), axis_types=(AxisType.Auto,))
     whole, split = NamedSharding(mesh, P()), NamedSharding(mesh, P("data"))
     kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt)
@@ -134,29 +147,27 @@ def compiled(row: Row):
 
 def measured(row: Row) -> dict:
     """A line of the table."""
-    line = row._asdict()
+    chip, line = CHIPS[row.chip], row._asdict()
+    found = dict.fromkeys(("state_gb", "work_gb", "tflop", "traffic_gb", "least_s"), "")
     try:
         program = compiled(row)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return line | {
-            "state_gb": "",
-            "work_gb": "",
-            "of_gb": CHIPS[row.chip][1],
-            "fits": "no",
-            "tflop": "",
-        }
-    memory = program.memory_analysis()
+        return line | found | {"of_gb": chip.memory, "fits": "no"}
+    memory, costs = program.memory_analysis(), program.cost_analysis()
+    state = memory.argument_size_in_bytes / 1e9
     work = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    total = (memory.argument_size_in_bytes + work) / 1e9
-    return line | {
-        "state_gb": f"{memory.argument_size_in_bytes / 1e9:.2f}",
+    operations, traffic = costs["flops"] / 1e12, costs["bytes accessed"] / 1e9
+    found = {
+        "state_gb": f"{state:.2f}",
         "work_gb": f"{work / 1e9:.2f}",
-        "of_gb": CHIPS[row.chip][1],
-        "fits": "yes" if total < CHIPS[row.chip][1] else "no",
-        "tflop": f"{program.cost_analysis()['flops'] / 1e12:.1f}",
+        "tflop": f"{operations:.1f}",
+        "traffic_gb": f"{traffic:.0f}",
+        "least_s": f"{max(operations / chip.rate, traffic / chip.traffic):.3f}",
     }
+    fits = "yes" if state + work / 1e9 < chip.memory else "no"
+    return line | found | {"of_gb": chip.memory, "fits": fits}
 
 
 def main() -> None:

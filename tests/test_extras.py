@@ -1,6 +1,8 @@
 """What needs packages of gigabytes: `make test-extras` installs them. Skipped where they are absent."""
 
 import importlib.util
+import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,21 +21,26 @@ def benchmark(name: str):
     return module
 
 
-def test_openvino_computes_the_same_from_an_exported_folder(tmp_path):
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_openvino_computes_the_same_from_an_exported_folder(precision, tmp_path, monkeypatch):
     """The lines of README.md, at toy size."""
-    openvino = pytest.importorskip("openvino", reason="openvino is absent: make test-extras")
-    torch = pytest.importorskip("torch", reason="torch is absent: make test-extras")
-    transformers = pytest.importorskip("transformers", reason="transformers is absent")
+    for name in ("openvino", "torch", "transformers"):
+        pytest.importorskip(name, reason=f"{name} is absent: make test-extras")
+    readme = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    _, lines = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
     encoder = toy.encoder()
     checkpoints.save(encoder, tmp_path / "w.npz")
-    export.export(tmp_path / "w.npz", tmp_path / "folder")
-    peer = transformers.VideoPrismVisionModel.from_pretrained(tmp_path / "folder").eval()
-    video = np.asarray(toy.pixels(0, 1))
-    channels_first = np.ascontiguousarray(video.transpose(0, 1, 4, 2, 3))
-    example = torch.tensor(channels_first)
-    model = openvino.convert_model(peer, example_input=example, input=[channels_first.shape])
-    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    assert toy.close(compiled(channels_first)[0], encoder(video))
+    monkeypatch.chdir(tmp_path)
+    export.export(Path("w.npz"), Path("data/exported"))
+    scope = {}
+    exec(lines.replace('"bf16"', f'"{precision}"'), scope)
+    ours = np.asarray(encoder(scope["video"].transpose(0, 1, 3, 4, 2)))
+    if precision == "f32":
+        assert toy.close(scope["tokens"], ours)
+    else:
+        cosine = (ours * scope["tokens"]).sum(-1)
+        cosine /= np.linalg.norm(ours, axis=-1) * np.linalg.norm(scope["tokens"], axis=-1)
+        assert cosine.min() > 0.99
 
 
 @pytest.mark.parametrize("stage", [1, 2])
