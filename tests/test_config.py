@@ -112,7 +112,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("stage2.mask=banana", "stage2.mask must be bevt, tube or random"),
         ("data.mixing=banana", "data.mixing must be alternating or plain"),
         ("optim.optimiser=sgd", "optim.optimiser must be adafactor or adamw"),
-        ("hardware.dtype=float8", "hardware.dtype must be float32 or bfloat16"),
+        ("hardware.dtype=float8", "hardware.dtype must be float32, bfloat16 or auto"),
         ("model.pooler_inner=63", "must be a multiple of model.heads, given 63 and 2"),
         (
             "optim.every=7",
