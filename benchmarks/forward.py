@@ -9,8 +9,8 @@ bfloat16, against (1) the time that large matrix products of as many operations 
 VideoPrism of Hugging Face `transformers` in PyTorch, ONNX Runtime and OpenVINO, as far as these are
 installed. Each has a process of its own, for threads of engines that wait for work slow down others;
 they take turns, with the same number of threads, free to use what instructions they like; weights
-are random. On an accelerator 16 clips in bfloat16, and of the others
-only PyTorch. What cannot be run gets the value "not measured" and the reason. Minutes on 2 CPU cores.
+are random. On an accelerator 16 clips in bfloat16, and of the others only PyTorch. What cannot be
+run gets the value "not measured" and the reason. A quarter of an hour on 2 CPU cores.
 """
 
 import argparse
