@@ -181,6 +181,14 @@ def test_every_committed_result_is_an_output_of_the_pipeline_or_says_why_not():
     assert [p for p in excepted if not any(fnmatch(f, p) for f in loose)] == []
 
 
+def test_in_a_fresh_clone_every_stage_runs():
+    """Each has an output that git does not hold: its executed notebook."""
+    for name in config.names():
+        notebooks = {f for f in declared() if re.fullmatch(rf"runs/{name}/.*/notebook.ipynb", f)}
+        assert notebooks or name[0] == "0", name
+        assert not notebooks & set(LISTED)
+
+
 def test_a_stage_depends_on_its_configuration_and_on_the_code_it_reaches():
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"]
     for name in config.names():
