@@ -36,6 +36,7 @@ def test_notebooks_are_committed_without_results(path):
     cells = json.loads(path.read_text())["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    assert len({cell["id"] for cell in cells}) == len(cells)
     assert not any({"papermill", "execution"} & {*cell["metadata"]} for cell in cells)
     tagged = [
         "".join(cell["source"]) for cell in code if "parameters" in cell["metadata"].get("tags", [])
@@ -101,8 +102,9 @@ def test_commands_of_the_readme_exist(out):
         if words[0] == "make":
             known = targets((paths.ROOT / "Makefile").read_text())
             assert [word for word in words[1:] if "=" not in word and word not in known] == []
+        elif words[0].endswith("python") and words[1] != "-m":
+            assert (paths.ROOT / words[1]).is_file(), words
         elif words[0].endswith("python"):
-            assert words[1] == "-m", words
             assert importlib.util.find_spec(words[2]), words
             if words[2] in ("vplib.run", "vplib.config"):
                 name, *overrides = [word for word in words[3:] if not word.startswith("-")]
