@@ -1,6 +1,7 @@
 """What a machine is asked for, what it has, and what the user is told."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -51,8 +52,6 @@ def test_auto_is_bfloat16_for_own_videos_where_the_processor_multiplies_it(
 def test_what_the_machine_lacks_is_said(monkeypatch, platform, dtype, has, said):
     flags(monkeypatch, has)
     monkeypatch.delenv("JAX_POD", raising=False)
-    import re
-
     assert re.search(said, environment.lacking(platform, dtype))
 
 
