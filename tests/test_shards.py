@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+from array_record.python import array_record_module
 
 from vplib import files, paths
 from vplib.data import shards
@@ -273,7 +274,7 @@ def test_a_full_disk_leaves_no_half_written_shard_and_the_rest_can_follow(tmp_pa
             )
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "ArrayRecordWriter", FullDisk)
+        patch.setattr(array_record_module, "ArrayRecordWriter", FullDisk)
         with pytest.raises(files.FileError, match=r"the disk is full; free some space .*\.$"):
             write(Toy(), tmp_path)
     assert not temporaries(tmp_path) and not list(tmp_path.glob("*.array_record"))

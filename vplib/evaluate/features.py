@@ -168,7 +168,8 @@ def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
 
     def encode(video):
         middle = video.shape[1] // 2
-        return _tokens(encoder, np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))
+        still = np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1)
+        return _tokens(encoder, still, dtype="float32")
 
     return encode
 
@@ -183,7 +184,7 @@ def embeddings_of(model: VideoText) -> Callable:
 
 @partial(jax.jit, static_argnames="dtype")
 def _tokens(
-    encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"], dtype: str = "float32"
+    encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"], dtype: str
 ) -> Float16[Array, "B N D"]:
     return encoder(pixels(video, dtype)).astype("float16")
 
