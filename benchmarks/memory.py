@@ -6,10 +6,10 @@
     python benchmarks/memory.py --only base    rows whose model has this name
 
 Each row is the update of `vplib.train.loop.fit`, as it would run: parameters, AdamW or Adafactor,
-and the teacher of stage 2. Memory, operations (`tflop`) and traffic (`traffic_gb`) are what XLA's
-compiler says of one chip; `least_s` is the longer of the times that these two take at the chip's
-peak rates, a bound that no step goes below. What a step really takes is not measured: that needs
-the device. A row takes minutes on two CPU cores.
+and the teacher of stage 2. Memory and operations (`tflop`; of a loop's body once) are what XLA's compiler says
+of one chip; `least_s` is what these operations take at the chip's peak rate. What a step really
+takes is not measured: that needs the device. A row takes minutes on two CPU cores. The table was
+not yet made.
 """
 
 import argparse
@@ -47,10 +47,9 @@ class Chip(NamedTuple):
     topology: str
     memory: float  # GB
     rate: float  # TFLOP/s of bfloat16
-    traffic: float  # GB/s
 
 
-CHIPS = {"v5e": Chip("v5e:2x2", 16, 197, 819), "v5p": Chip("v5p:2x2x1", 95, 459, 2765)}
+CHIPS = {"v5e": Chip("v5e:2x2", 16, 197), "v5p": Chip("v5p:2x2x1", 95, 459)}
 
 
 class Row(NamedTuple):
@@ -148,23 +147,21 @@ def compiled(row: Row):
 def measured(row: Row) -> dict:
     """A line of the table."""
     chip, line = CHIPS[row.chip], row._asdict()
-    found = dict.fromkeys(("state_gb", "work_gb", "tflop", "traffic_gb", "least_s"), "")
+    found = dict.fromkeys(("state_gb", "work_gb", "tflop", "least_s"), "")
     try:
         program = compiled(row)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return line | found | {"of_gb": chip.memory, "fits": "no"}
-    memory, costs = program.memory_analysis(), program.cost_analysis()
+    memory, operations = program.memory_analysis(), program.cost_analysis()["flops"] / 1e12
     state = memory.argument_size_in_bytes / 1e9
     work = memory.temp_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    operations, traffic = costs["flops"] / 1e12, costs["bytes accessed"] / 1e9
     found = {
         "state_gb": f"{state:.2f}",
         "work_gb": f"{work / 1e9:.2f}",
         "tflop": f"{operations:.1f}",
-        "traffic_gb": f"{traffic:.0f}",
-        "least_s": f"{max(operations / chip.rate, traffic / chip.traffic):.3f}",
+        "least_s": f"{operations / chip.rate:.3f}",
     }
     fits = "yes" if state + work / 1e9 < chip.memory else "no"
     return line | found | {"of_gb": chip.memory, "fits": fits}

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
@@ -34,7 +35,7 @@ def test_openvino_computes_the_same_from_an_exported_folder(precision, tmp_path,
     export.export(Path("w.npz"), Path("data/exported"))
     scope = {}
     exec(lines.replace('"bf16"', f'"{precision}"'), scope)
-    ours = np.asarray(encoder(scope["video"].transpose(0, 1, 3, 4, 2)))
+    ours = np.asarray(encoder(jnp.asarray(scope["video"].transpose(0, 1, 3, 4, 2))))
     if precision == "f32":
         assert toy.close(scope["tokens"], ours)
     else:
