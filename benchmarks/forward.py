@@ -37,6 +37,7 @@ from common import encoder_operations, large_products, machine, row, write
 from flax import nnx
 
 from vplib import config, export
+from vplib.model import frozen
 from vplib.model.attention import KERNELS
 from vplib.model.encoders import VideoEncoder, configure
 from vplib.model.sizes import Sizes
@@ -142,8 +143,9 @@ def ours(sizes: Sizes, dtype: str, kernel: str) -> Callable[[], object]:
     configure(encoder, kernel=kernel)
     frames = (CLIPS, sizes.frames, sizes.size, sizes.size, 3)
     video = jax.random.uniform(jax.random.key(0), frames, jnp.dtype(dtype))
-    encode = jax.jit(lambda encoder, video: encoder(video))
-    return lambda: jax.block_until_ready(encode(encoder, video))
+    graph, weights = frozen.apart(encoder, dtype)  # as features.tokens_of
+    encode = jax.jit(lambda weights, video: frozen.together(graph, weights)(video))
+    return lambda: jax.block_until_ready(encode(weights, video))
 
 
 def work(name: str, dtype: str, model: str, kernel: str) -> None:

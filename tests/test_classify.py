@@ -157,14 +157,13 @@ def test_predict_goes_on_after_a_video_that_cannot_be_read(
 
 def test_predict_goes_on_whatever_one_file_raises(run_folder, tmp_path, monkeypatch, capsys):
     raised = {"a.mp4": ValueError("31 is not\na Type"), "b.mp4": MemoryError()}
-    right, read = classify.probabilities, lambda *_, **__: np.full(4, 0.25)
 
-    def fail(classifier, path, **options):
+    def fail(path):
         if path.name in raised:
             raise raised[path.name]
-        return read(classifier, path, **options)
+        return np.full(4, 0.25)
 
-    monkeypatch.setattr(classify, "probabilities", fail)
+    monkeypatch.setattr(classify, "probabilities_of", lambda *_: fail)
     assert call(monkeypatch, run_folder, "a.mp4", "b.mp4", "c.mp4") == 1
     shown = capsys.readouterr()
     assert shown.out.startswith("c.mp4: ") and shown.out.count("\n") == 1
@@ -172,7 +171,7 @@ def test_predict_goes_on_whatever_one_file_raises(run_folder, tmp_path, monkeypa
         "error: a.mp4: cannot be classified",
         "error: b.mp4: cannot be classified",
     ]
-    read = right
+    monkeypatch.undo()
     (tmp_path / "a.mp4").mkdir()
     assert call(monkeypatch, run_folder, tmp_path / "a.mp4") == 1
 
@@ -190,7 +189,8 @@ def test_numbers_that_are_not_finite_are_not_shown(encoder, probe, tmp_path, mon
 def test_names_reach_the_terminal_as_text_only(run_folder, monkeypatch, capsys):
     names = ["re\x1b[31md", "two\nlines", "你好", "\udcff"]
     monkeypatch.setattr(classify, "restore", lambda folder: (None, names, ""))
-    monkeypatch.setattr(classify, "probabilities", lambda *_, **__: np.array([0.4, 0.3, 0.2, 0.1]))
+    found = np.array([0.4, 0.3, 0.2, 0.1])
+    monkeypatch.setattr(classify, "probabilities_of", lambda *_: lambda path: found)
     assert call(monkeypatch, run_folder, "a.mp4") == 0
     assert capsys.readouterr().out == "a.mp4: re\\x1b[31md 40.0%, two\\nlines 30.0%, 你好 20.0%\n"
 

@@ -1,12 +1,14 @@
 """Features of corpora, read in one pass for any number of encoders; embeddings of texts."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
 
 from vplib.data import pipeline, shards, sources, text, video
 from vplib.evaluate import features
-from vplib.model import checkpoints
+from vplib.model import checkpoints, frozen
 from vplib.model.encoders import pixels
 
 VIEW = dict(frames=3, size=12, resolution=16)
@@ -128,6 +130,22 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
     assert (still(videos) == still(reversed_)).all() and (still(videos) == still(outer)).all()
     assert (whole(videos) != whole(reversed_)).any((1, 2)).all()
     assert (still(videos) != still(np.roll(videos, 1, axis=1))).any((1, 2)).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_weights_laid_out_once_are_the_same_model(dtype):
+    encoder, videos = toy.encoder(), toy.batch(0, clips=2)["video"]
+    graph, weights = frozen.apart(encoder, dtype)
+    whole = jax.jit(lambda video: encoder(pixels(video, dtype)).astype("float16"))(videos)
+    assert (np.asarray(features.tokens_of(encoder, dtype)(videos)) == np.asarray(whole)).all()
+    dtypes = {"matrix": set(), "other": set()}
+    for path, value in jax.tree_util.tree_leaves_with_path(weights):
+        names = [getattr(part, "key", None) for part in path]
+        matrix = "x_layers" in names and names[-3] in ("w", "kernel")
+        dtypes["matrix" if matrix else "other"].add(value.dtype)
+    assert dtypes == {"matrix": {jnp.dtype(dtype)}, "other": {jnp.dtype("float32")}}
+    for name, value in checkpoints.flatten(frozen.together(graph, weights)).items():
+        assert (value == checkpoints.flatten(encoder)[name].astype(value.dtype)).all()
 
 
 def test_one_program_serves_all_encoders_of_a_size(monkeypatch):

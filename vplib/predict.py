@@ -39,10 +39,10 @@ def main() -> None:
         sys.exit(f"error: {files.printable(error)}")
     dtype = features.precision(args.dtype, own=True)
     print(files.printable(f"encoder: {encoder}, in {dtype}"), file=sys.stderr, flush=True)
-    failed = False
+    classify_video, failed = classify.probabilities_of(classifier, dtype), False
     for path in args.videos:
         try:
-            p = classify.probabilities(classifier, path, dtype=dtype)
+            p = classify_video(path)
         except (VideoError, CheckpointError) as error:
             problem = str(error)
         except Exception as error:  # whatever one file does, the others can still be classified

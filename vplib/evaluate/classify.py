@@ -1,19 +1,20 @@
 """Your own classifier on a frozen encoder: draw shots, train probes, merge, save, restore, use."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
 from vplib.data import pipeline
 from vplib.evaluate import heads
 from vplib.evaluate.heads import Probe
-from vplib.model import checkpoints
+from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.progress import Progress
 
@@ -129,26 +130,32 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
     return classifier, classes, encoder
 
 
-def probabilities(
-    classifier: VideoClassifier, path: Path, *, dtype: str = "float32"
-) -> Float[np.ndarray, " K"]:
-    """Of each class for one video file, computed in `dtype`.
+def probabilities_of(
+    classifier: VideoClassifier, dtype: str = "float32"
+) -> Callable[[Path], Float[np.ndarray, " K"]]:
+    """A function of a video file: the probability of each class, computed in `dtype`.
 
-    Raises VideoError if it cannot be read, and CheckpointError if the classifier's numbers are not
-    finite.
+    It raises VideoError if the file cannot be read, and CheckpointError if the classifier's numbers
+    are not finite.
     """
-    video = pipeline.read_clip(Path(path), name=str(path), **view(classifier.encoder))
-    found = np.asarray(_probabilities(classifier, video[None], dtype))[0]
-    if not np.isfinite(found).all():
-        raise checkpoints.CheckpointError(
-            f"{path}: the classifier gives numbers that are not finite: its weights are damaged; "
-            "run 45_own_classifier again"
-        )
-    return found
+    reading, (graph, weights) = view(classifier.encoder), frozen.apart(classifier, dtype)
+
+    def probabilities(path: Path) -> Float[np.ndarray, " K"]:
+        video = pipeline.read_clip(Path(path), name=str(path), **reading)
+        found = np.asarray(_probabilities(graph, weights, video[None], dtype))[0]
+        if not np.isfinite(found).all():
+            raise checkpoints.CheckpointError(
+                f"{path}: the classifier gives numbers that are not finite: its weights are "
+                "damaged; run 45_own_classifier again"
+            )
+        return found
+
+    return probabilities
 
 
-@partial(jax.jit, static_argnames="dtype")
+@partial(jax.jit, static_argnames=("graph", "dtype"))
 def _probabilities(
-    classifier: VideoClassifier, video: UInt8[Array, "B T S S 3"], dtype: str
+    graph: nnx.GraphDef, weights: nnx.State, video: UInt8[Array, "B T S S 3"], dtype: str
 ) -> Float[Array, "B K"]:
+    classifier = frozen.together(graph, weights)
     return jax.nn.softmax(classifier(pixels(video, dtype)).astype("float32"))

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import environment
@@ -15,7 +16,7 @@ from vplib.data import pipeline, shards
 from vplib.data.sources import SourceError
 from vplib.data.text import Tokenizer
 from vplib.data.video import PIXELS, VideoError
-from vplib.model import checkpoints
+from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, normalise, pixels
 from vplib.progress import Progress
 
@@ -160,16 +161,16 @@ def precision(asked: str, *, own: bool) -> str:
 
 def tokens_of(encoder: VideoEncoder, dtype: str = "float32") -> Callable:
     """All tokens of a clip, in half precision (2 S D bytes a clip), computed in `dtype`."""
-    return partial(_tokens, encoder, dtype=dtype)
+    return partial(_tokens, *frozen.apart(encoder, dtype), dtype=dtype)
 
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
     """Tokens of the clip's middle frame shown in every frame: what appearance alone can tell."""
+    tokens = tokens_of(encoder)
 
     def encode(video):
         middle = video.shape[1] // 2
-        still = np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1)
-        return _tokens(encoder, still, dtype="float32")
+        return tokens(np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))
 
     return encode
 
@@ -182,11 +183,11 @@ def embeddings_of(model: VideoText) -> Callable:
 # Weights are arguments of these: one program serves all encoders of a size.
 
 
-@partial(jax.jit, static_argnames="dtype")
+@partial(jax.jit, static_argnames=("graph", "dtype"))
 def _tokens(
-    encoder: VideoEncoder, video: UInt8[Array, "B T S S 3"], dtype: str
+    graph: nnx.GraphDef, weights: nnx.State, video: UInt8[Array, "B T S S 3"], dtype: str
 ) -> Float16[Array, "B N D"]:
-    return encoder(pixels(video, dtype)).astype("float16")
+    return frozen.together(graph, weights)(pixels(video, dtype)).astype("float16")
 
 
 @jax.jit
