@@ -7,8 +7,6 @@ Source: VideoPrism (arXiv:2402.13217) appendix F.1; LiT (arXiv:2111.07991). What
 open is marked "our choice".
 """
 
-from collections.abc import Mapping
-
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -22,7 +20,7 @@ from vplib.model.sizes import Sizes
 
 
 def assemble(
-    sizes: Sizes, first: Mapping[str, np.ndarray], second: Mapping[str, np.ndarray]
+    sizes: Sizes, first: dict[str, np.ndarray], second: dict[str, np.ndarray]
 ) -> VideoText:
     """The video-text model with the encoder of the weights `second` and all else of `first`.
 
