@@ -1,5 +1,5 @@
 """What a frozen model knows.
 
-Read features, heads and metrics, then tasks, which joins them, then classify and ceilings.
-Tokens are those of a locked encoder, for training on.
+Read features, heads and metrics, then tasks, which joins them, then classify and ceilings, and
+tokens (of a locked encoder, which training reads).
 """
