@@ -33,7 +33,7 @@ OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},
     "papermill": {"run"},
     "dvc": set(),
-    "grain": {"data.pipeline"},
+    "grain": {"data.pipeline", "data.cached"},
     "array_record": {"data.shards"},
     "av": {"data"},
     "sentencepiece": {"data.text"},

@@ -336,6 +336,11 @@ def _check(cfg: DictConfig, name: str) -> None:
             )
     if "optim" in cfg and cfg.hardware.dtype == "auto":
         raise ConfigError("hardware.dtype must be float32 or bfloat16 in training, given auto")
+    if "lit" in cfg and cfg.lit.last_corpus not in (None, *cfg.data.corpora):
+        raise ConfigError(
+            f"lit.last_corpus must be one of data.corpora ({', '.join(cfg.data.corpora)}) or null, "
+            f"given {_cut(cfg.lit.last_corpus)}"
+        )
     if "stage2" in cfg and not (cfg.stage2.local_loss or cfg.stage2.global_loss):
         raise ConfigError(
             "stage2.local_loss and stage2.global_loss are both false: nothing would be learned"

@@ -63,7 +63,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("seed data.seed", _whole(0)),
     ("tag source scale ablation", _tag),
     ("name out runs data.root data.shards data.retrieval data.tasks.*", _text),
-    ("weights clip task data.tokenizer", _or_null(_text)),
+    ("weights clip task data.tokenizer lit.last_corpus", _or_null(_text)),
     ("texts data.zero_shot", _texts),
     ("model.text_norm", _words("pre", "primer_hybrid")),
     ("model.aux_layers", _whole(0)),
@@ -71,7 +71,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.kind", _words("world", "folder", "webdataset")),
     ("data.corpora.*", _number(0)),
     ("data.mixing", _words("alternating", "plain")),
-    ("data.clips data.images data.candidates", _whole(1)),
+    ("data.clips data.images *.candidates", _whole(1)),
     ("data.eval_train.* data.eval_validation data.eval_test", _whole(1)),
     ("data.clip_frames data.shard_size data.max_pixels", _whole(1)),
     ("data.resolution", _whole(2, 8192)),
@@ -80,17 +80,17 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.memory", _number(0)),
     ("data.max_skipped_fraction", _number(0, 1)),
     ("optim.optimiser", _words("adafactor", "adamw")),
-    ("optim.b1 *.drop_ratio *.mask_ratio", _share),
+    ("optim.b1 *.drop_ratio *.mask_ratio lit.last_share", _share),
     ("optim.b2", _or_null(_share)),
     ("optim.clip *.learning_rate", _positive),
-    ("optim.every optim.checkpoint_every", _whole(1)),
+    ("*.every optim.checkpoint_every", _whole(1)),
     ("hardware.dtype", _words("float32", "bfloat16", "auto")),
     ("hardware.platform", _words("cpu", "gpu", "tpu")),
     ("hardware.attention", _words("plain", "splash", "tokamax")),
     ("hardware.threads", _whole(1, 1024)),
     ("hardware.workers", _whole(0, 1024)),
     ("*.batch *.image_batch *.steps", _whole(1)),
-    ("*.warmup *.shuffle_warmup stage1.loss_chunk", _whole(0)),
+    ("*.warmup *.shuffle_warmup *.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
@@ -103,6 +103,7 @@ OPEN = ("data.corpora", "data.tasks", "data.eval_train")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),
+    ("lit.warmup", "lit.steps"),
     ("stage2.shuffle_warmup", "stage2.steps"),
 )
 DIVISIBLE = (
@@ -112,8 +113,11 @@ DIVISIBLE = (
     ("probe.width", "probe.heads"),
     ("model.decoder.width", "model.decoder.heads"),
     ("optim.checkpoint_every", "optim.every"),
+    ("optim.checkpoint_every", "lit.every"),
     ("stage1.batch", "stage1.loss_chunk"),
     ("stage1.image_batch", "stage1.loss_chunk"),
+    ("lit.batch", "lit.loss_chunk"),
+    ("lit.image_batch", "lit.loss_chunk"),
 )
 
 
