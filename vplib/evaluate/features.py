@@ -1,5 +1,6 @@
 """Features of a whole corpus, videos and texts, by a frozen model, a batch of clips at a time."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -113,19 +114,25 @@ def _batches(
         except VideoError as error:
             return error
 
-    rows, videos = [], []
-    with ThreadPoolExecutor(2) as pool:
-        for start in range(0, len(source), batch):
-            part = range(start, min(start + batch, len(source)))
-            for index, found in zip(part, pool.map(read, part), strict=True):
-                if isinstance(found, VideoError):
-                    skipped.append({"file": found.name, "reason": found.problem})
-                else:
-                    rows.append(index)
-                    videos.append(found)
-                if len(videos) == batch or (videos and index == len(source) - 1):
-                    yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
-                    rows, videos = [], []
+    rows, videos, ahead, pool = [], [], deque(), ThreadPoolExecutor(2)
+    try:
+        for index in range(len(source)):
+            # The next batch is read while this one is encoded.
+            ahead += (
+                pool.submit(read, i)
+                for i in range(index + len(ahead), min(index + 2 * batch, len(source)))
+            )
+            found = ahead.popleft().result()
+            if isinstance(found, VideoError):
+                skipped.append({"file": found.name, "reason": found.problem})
+            else:
+                rows.append(index)
+                videos.append(found)
+            if len(videos) == batch or (videos and index == len(source) - 1):
+                yield rows, np.stack(videos + videos[-1:] * (batch - len(videos)))
+                rows, videos = [], []
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def metadata(source: Originals) -> list[dict | None]:
