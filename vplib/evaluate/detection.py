@@ -10,9 +10,9 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from vplib.evaluate.precision import interpolated_average_precision
+from vplib.evaluate.precision import Ranked, interpolated, ranked
 
 TIOU = np.linspace(0.5, 0.95, 10)  # thresholds of temporal detection
 IOU = np.array([0.5])  # of boxes
@@ -23,23 +23,13 @@ class DetectionError(ValueError):
     """Events, boxes or detections that cannot be. One sentence: whose, which row, what is wrong."""
 
 
-class Ranking(NamedTuple):
-    """The R detections of one class, the best first: whether each hits at T thresholds, and the
-    number of its video.
-    """
-
-    score: Float[np.ndarray, " R"]
-    hit: Bool[np.ndarray, "R T"]
-    video: Int[np.ndarray, " R"]
-
-
 class Matches(NamedTuple):
     """Detections of V videos and K classes, matched; `positives` are the true events, or boxes."""
 
     videos: list[str]
     classes: list[Hashable]
     positives: Int[np.ndarray, "V K"]
-    rankings: list[Ranking]
+    ranked: Ranked
 
 
 class Recalled(NamedTuple):
@@ -114,7 +104,7 @@ def match_segments(
             true = there[of_truth == k]
             hit = _match(tiou(where[these], true), TIOU, second_choice=True)
             found.append((number, k, len(true), scores[these], hit))
-    return _matches(videos, list(classes), TIOU, found)
+    return _matches(videos, list(classes), found)
 
 
 def match_boxes(
@@ -169,7 +159,7 @@ def match_boxes(
             these, true = rows[of_rows == k], there[events][of_truth == k]
             hit = _match(iou(where[these], true), IOU, second_choice=False)
             found.append((number[video], k, len(true), scores[these], hit))
-    return _matches(videos, list(classes), IOU, found)
+    return _matches(videos, list(classes), found)
 
 
 def match_proposals(
@@ -204,25 +194,22 @@ def match_proposals(
     return Recalled(videos, np.array(positives), np.array(found))
 
 
-def _matches(
-    videos: list[str], classes: list[Hashable], thresholds: np.ndarray, found: Sequence[tuple]
-) -> Matches:
+def _matches(videos: list[str], classes: list[Hashable], found: Sequence[tuple]) -> Matches:
     """Joined from parts: number of the video and of the class, true events, scores, hits (P T)."""
     positives = np.zeros((len(videos), len(classes)), int)
-    parts = [[(np.zeros(0), np.zeros((0, len(thresholds)), bool), 0)] for _ in classes]
-    for video, k, count, scores, hit in found:
+    for video, k, count, *_ in found:
         positives[video, k] += count
-        parts[k].append((scores, hit, video))
     if not positives.any():
         raise DetectionError("the truth has nothing of any class, so there is nothing to detect")
-    rankings = []
-    for of_class in parts:
-        scores, hits, numbers = zip(*of_class, strict=True)
-        score, hit = np.concatenate(scores), np.concatenate(hits)
-        video = np.repeat(numbers, [len(one) for one in scores])
-        order = np.argsort(-score, kind="stable")
-        rankings.append(Ranking(score[order], hit[order], video[order]))
-    return Matches(videos, classes, positives, rankings)
+    counts = [len(scores) for *_, scores, _ in found]
+    rows = ranked(
+        np.repeat([k for _, k, *_ in found], counts),
+        np.concatenate([scores for *_, scores, _ in found]),
+        np.concatenate([hit for *_, hit in found]),
+        np.repeat([video for video, *_ in found], counts),
+        classes=len(classes),
+    )
+    return Matches(videos, classes, positives, rows)
 
 
 def _match(overlap: np.ndarray, thresholds: np.ndarray, *, second_choice: bool) -> np.ndarray:
@@ -322,15 +309,7 @@ def average_precisions(
     0 for one that is never detected.
     """
     weights = _weights(videos, len(matches.videos))
-    positives = weights @ matches.positives
-    return np.stack(
-        [
-            interpolated_average_precision(
-                one.score, one.hit, positives=count, weights=weights[one.video]
-            )
-            for one, count in zip(matches.rankings, positives.tolist(), strict=True)
-        ]
-    )
+    return interpolated(matches.ranked, weights @ matches.positives, weights)
 
 
 def mean_average_precision(matches: Matches, videos: Int[np.ndarray, " D"] | None = None) -> float:

@@ -6,8 +6,10 @@ of detections (`interpolated_average_precision`: Pascal VOC, ActivityNet, AVA). 
 ties would matter it counts against the model.
 """
 
+from typing import NamedTuple
+
 import numpy as np
-from jaxtyping import Bool, Float, Num, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 
 def average_precision(
@@ -20,8 +22,9 @@ def average_precision(
     positives. Raises ValueError for another label or a score that is not a number. Source:
     scikit-learn `average_precision_score`.
     """
-    hit, _, found, end = _ranked(scores, labels)
-    return (hit * (found / end)).sum(1) / np.maximum(hit.sum(1), 1)
+    hits = _hits(scores, labels)
+    of_class = np.bincount(hits.k, hits.found / hits.places, minlength=len(hits.positives))
+    return of_class / np.maximum(hits.positives, 1)
 
 
 def precision_at_hits(
@@ -34,40 +37,79 @@ def precision_at_hits(
     sort; ours puts positives last. `labels` and errors as there. Source: gsig/charades-algorithms
     (pytorch/utils/map.py); Hritikbansal/videocon (src/calc_ssv2.py).
     """
-    hit, count, found, end = _ranked(scores, labels)
-    total = np.where(hit.any(1), hit.sum(1), np.nan)
-    return (hit * (count / np.maximum(count + end - found, 1))).sum(1) / total
+    hits = _hits(scores, labels)
+    precision = hits.number / (hits.number + hits.places - hits.found)
+    of_class = np.bincount(hits.k, precision, minlength=len(hits.positives))
+    return of_class / np.where(hits.positives > 0, hits.positives, np.nan)
 
 
 def interpolated_average_precision(
+    scores: Float[np.ndarray, "C K"], labels: Shaped[np.ndarray, "C K"]
+) -> Float[np.ndarray, " K"]:
+    """Of each class, in [0, 1]: area under the best precision that a recall, or a higher one, is
+    reached with; NaN for a class without positives.
+
+    Clips of equal score are one step. Source: activitynet/ActivityNet (Evaluation/utils.py, after
+    the VOC 2011 kit).
+    """
+    clips, classes = scores.shape
+    hits, k = (labels == 1).T.reshape(-1, 1), np.repeat(np.arange(classes), clips)
+    rows = ranked(k, scores.T.ravel(), hits, np.zeros_like(k), classes=classes)
+    return interpolated(rows, (labels == 1).sum(0), np.ones(1, int))[:, 0]
+
+
+class Ranked(NamedTuple):
+    """R detections, class after class and by falling score; H of them hit at any of T thresholds."""
+
+    video: Int[np.ndarray, " R"]
+    first: Int[np.ndarray, " K"]  # detections before each class
+    first_hit: Int[np.ndarray, " K"]  # those that hit
+    at: Int[np.ndarray, " H"]  # number of the detection
+    k: Int[np.ndarray, " H"]  # its class
+    hit: Bool[np.ndarray, "H T"]
+    end: Int[np.ndarray, " H"]  # detections up to the end of its tie
+    end_hit: Int[np.ndarray, " H"]  # those that hit
+
+
+def ranked(
+    k: Int[np.ndarray, " R"],
     scores: Float[np.ndarray, " R"],
     hits: Bool[np.ndarray, "R T"],
+    video: Int[np.ndarray, " R"],
     *,
-    positives: float,
-    weights: Num[np.ndarray, " R"] | None = None,
-) -> Float[np.ndarray, " T"]:
-    """Of one class at T thresholds, in [0, 1]: area under the precision that a recall, or a higher
-    one, is reached with; NaN without positives.
+    classes: int,
+) -> Ranked:
+    """Detections of class `k` in order, once for all draws of videos."""
+    order = np.lexsort((-scores, k))
+    k, scores, hits, video = k[order], scores[order], hits[order], video[order]
+    at, numbers = np.flatnonzero(hits.any(1)), np.arange(classes)
+    ends = np.flatnonzero(np.append((scores[1:] != scores[:-1]) | (k[1:] != k[:-1]), True))
+    end = ends[np.searchsorted(ends, at)] + 1
+    first, first_hit = np.searchsorted(k, numbers), np.searchsorted(k[at], numbers)
+    return Ranked(
+        video, first, first_hit, at, k[at], hits[at], end, np.searchsorted(at, end, side="left")
+    )
 
-    R detections, each of which hits at some thresholds; there are `positives` to be hit. A weight
-    counts a detection several times, or 0: that is how a bootstrap draws. Detections of equal score
-    are one step. Source: activitynet/ActivityNet (Evaluation/utils.py, after the VOC 2011 kit).
+
+def interpolated(
+    rows: Ranked, positives: Int[np.ndarray, " K"], weights: Int[np.ndarray, " V"]
+) -> Float[np.ndarray, "K T"]:
+    """Average precision as `interpolated_average_precision`, of K classes at T thresholds, with
+    each video counted `weights` times, `positives` with them.
     """
-    if not positives:
-        return np.full(hits.shape[1], np.nan)
-    order = np.argsort(-scores, kind="stable")  # linear in R where they are in order already
-    scores, hits = scores[order], hits[order]
-    weights = np.ones(len(scores), int) if weights is None else weights[order]
-    seen = np.cumsum(weights)
-    # Precision between two hits is below that at the first of them, so hits are enough.
-    rows = np.flatnonzero(hits.any(1))
-    ends = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
-    end = ends[np.searchsorted(ends, rows)]  # where the tie of each of these rows ends
-    gain = hits[rows] * weights[rows, None]  # H T
-    found = np.cumsum(gain, 0)[np.searchsorted(rows, end, side="right") - 1]
-    precision = found / np.maximum(seen[end], 1)[:, None]
-    best = np.maximum.accumulate(precision[::-1], 0)[::-1]
-    return (gain * best).sum(0) / positives
+    weight = weights[rows.video]
+    seen = np.append(0, np.cumsum(weight))
+    gain = rows.hit * weight[rows.at, None]  # H T
+    found = np.vstack([np.zeros(gain.shape[1], int), np.cumsum(gain, 0)])
+    seen = seen[rows.end] - seen[rows.first[rows.k]]
+    found = found[rows.end_hit] - found[rows.first_hit[rows.k]]
+    # Between two hits precision falls, so the best one is at a hit. Classes on steps of 1, from the
+    # last one up, so that one maximum from the right stays within each class.
+    step = (len(positives) - 1 - rows.k)[:, None]
+    precision = found / np.maximum(seen, 1)[:, None] + step
+    best = np.maximum.accumulate(precision[::-1], 0)[::-1] - step
+    of_class = rows.k == np.arange(len(positives))[:, None]  # K H
+    return (of_class @ (gain * best)) / np.where(positives > 0, positives, np.nan)[:, None]
 
 
 def mean_average_precision(
@@ -124,26 +166,39 @@ def random_precision(labels: Shaped[np.ndarray, "C K"]) -> Float[np.ndarray, " K
     return np.where(positives > 0, chance, np.nan)
 
 
-def _ranked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, ...]:
-    """At each place of the ranking of each class (K C): whether it is a hit; hits up to it; hits,
-    and places, up to the end of its tie.
+class _Hits(NamedTuple):
+    """Of H positives, in the ranking of their class: class, number among its positives, positives
+    and places up to the end of the tie; and how many positives each of K classes has.
     """
+
+    k: np.ndarray
+    number: np.ndarray
+    found: np.ndarray
+    places: np.ndarray
+    positives: np.ndarray
+
+
+def _hits(scores: np.ndarray, labels: np.ndarray) -> _Hits:
+    hit = labels == 1
     if np.isnan(scores).any():
         clip, k = np.argwhere(np.isnan(scores))[0]
         raise ValueError(f"the score of clip {clip} for class {k} is not a number")
-    hits = labels == 1
-    if not (hits | (labels == 0)).all():
-        clip, k = np.argwhere(~hits & (labels != 0))[0]
+    if not (hit | (labels == 0)).all():
+        clip, k = np.argwhere(~hit & (labels != 0))[0]
         raise ValueError(
             f"the label of clip {clip} for class {k} is {labels[clip, k]}: labels are 1 or 0"
         )
-    order = np.argsort(-scores.T, axis=1)
-    score = np.take_along_axis(scores.T, order, 1)
-    hit = np.take_along_axis(hits.T, order, 1)
-    count = np.cumsum(hit, 1)
-    places = np.arange(1, len(scores) + 1)
-    last = np.ones_like(hit)
-    last[:, :-1] = score[:, 1:] != score[:, :-1]
-    end = np.where(last, places, len(scores))[:, ::-1]
-    end = np.minimum.accumulate(end, 1)[:, ::-1]
-    return hit, count, np.take_along_axis(count, end - 1, 1), end
+    clips, classes = scores.shape
+    # One list, class after class: a bootstrap does this thousands of times.
+    order = (np.argsort(-scores.T, axis=1) + clips * np.arange(classes)[:, None]).ravel()
+    score, at = scores.T.ravel()[order], np.flatnonzero(hit.T.ravel()[order])
+    last = np.ones((classes, clips), bool)
+    last[:, :-1] = np.diff(score.reshape(classes, clips)) != 0
+    ends = np.flatnonzero(last)
+    end = ends[np.searchsorted(ends, at)]
+    k = at // max(clips, 1)
+    positives = np.bincount(k, minlength=classes)
+    before = (np.cumsum(positives) - positives)[k]  # positives of earlier classes
+    number = np.arange(1, len(at) + 1) - before
+    found = np.searchsorted(at, end, side="right") - before
+    return _Hits(k, number, found, end + 1 - clips * k, positives)
