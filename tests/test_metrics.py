@@ -181,6 +181,13 @@ def test_classes_without_positives_are_skipped_where_asked_and_can_be_counted():
     assert np.isnan(precision.mean_average_precision(scores, none, skip_absent=True))
 
 
+def test_scores_of_minus_infinity_are_equal():
+    scores, labels = np.full((4, 1), -np.inf), np.array([[1], [0], [0], [0]])
+    assert precision.average_precision(scores, labels) == 0.25
+    assert precision.precision_at_hits(scores, labels) == 0.25
+    assert precision.interpolated_average_precision(scores, labels) == 0.25
+
+
 def test_scores_and_labels_that_cannot_be_are_named():
     scores, labels = np.zeros((3, 2)), np.zeros((3, 2), int)
     scores[1, 0], labels[2, 1] = np.nan, 2
@@ -326,9 +333,12 @@ def test_choice_is_the_option_that_is_more_similar_than_every_other():
     similarity = np.array([[0.2, 0.9, 0.1], [0.9, 0.9, 0.1], [0.2, 0.1, -np.inf], [np.nan, 0, 0]])
     assert ranking.choice(similarity, np.array([1, 0, 0, 0])).tolist() == [1, 0, 1, 0]
     assert ranking.choice_chance(similarity) == pytest.approx((1 / 3 + 1 / 3 + 1 / 2 + 1 / 3) / 4)
-    for wrong in (2, 3, -1):
-        with pytest.raises(ValueError, match=f"answer of query 2 is number {wrong}.* 2 options"):
-            ranking.choice(similarity, np.array([1, 0, wrong, 0]))
+    for query, wrong, options in ((2, 2, 2), (0, 3, 3), (0, -1, 3)):
+        answers = np.array([1, 0, 0, 0])
+        answers[query] = wrong
+        message = f"answer of query {query} is number {wrong}.* {options} options"
+        with pytest.raises(ValueError, match=message):
+            ranking.choice(similarity, answers)
 
 
 def test_segments_choose_among_the_sentences_of_their_video():

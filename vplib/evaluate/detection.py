@@ -2,7 +2,8 @@
 
 Two steps: detections are matched with the truth once (`match_segments`, `match_boxes`,
 `match_proposals`), then a number is taken of all videos or of any drawn ones, each as often as it is
-drawn (`mean_average_precision`, `average_recall`). A bootstrap over videos only repeats the second.
+drawn (`mean_average_precision`, `average_recall`). A bootstrap over videos only repeats the second;
+with the same `videos` given to both models, their draws are paired.
 """
 
 from collections import defaultdict
@@ -141,9 +142,9 @@ def match_boxes(
         videos = _known(videos, dict(zip(("truth", "detection"), by_video, strict=True)))
     frames = defaultdict(lambda: ([], []))
     for row, (video, second, *rest) in enumerate(truth):
-        rows = frames[video, float(second)][0]
+        events, _ = frames[video, float(second)]
         if rest and rest[4] in classes:
-            rows.append(row)
+            events.append(row)
     for row, (video, second, *rest) in enumerate(detections):
         if (video, float(second)) in frames and rest[4] in classes:
             frames[video, float(second)][1].append(row)

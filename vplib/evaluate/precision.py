@@ -167,15 +167,13 @@ def random_precision(labels: Shaped[np.ndarray, "C K"]) -> Float[np.ndarray, " K
 
 
 class _Hits(NamedTuple):
-    """Of H positives, in the ranking of their class: class, number among its positives, positives
-    and places up to the end of the tie; and how many positives each of K classes has.
-    """
+    """The H positives in the rankings of their classes, class after class."""
 
-    k: np.ndarray
-    number: np.ndarray
-    found: np.ndarray
-    places: np.ndarray
-    positives: np.ndarray
+    k: np.ndarray  # class
+    number: np.ndarray  # among the positives of the class, from 1
+    found: np.ndarray  # positives up to the end of its tie
+    places: np.ndarray  # places up to there
+    positives: np.ndarray  # of each of the K classes
 
 
 def _hits(scores: np.ndarray, labels: np.ndarray) -> _Hits:
@@ -191,9 +189,10 @@ def _hits(scores: np.ndarray, labels: np.ndarray) -> _Hits:
     clips, classes = scores.shape
     # One list, class after class: a bootstrap does this thousands of times.
     order = (np.argsort(-scores.T, axis=1) + clips * np.arange(classes)[:, None]).ravel()
-    score, at = scores.T.ravel()[order], np.flatnonzero(hit.T.ravel()[order])
+    score = scores.T.ravel()[order].reshape(classes, clips)
+    at = np.flatnonzero(hit.T.ravel()[order])
     last = np.ones((classes, clips), bool)
-    last[:, :-1] = np.diff(score.reshape(classes, clips)) != 0
+    last[:, :-1] = score[:, 1:] != score[:, :-1]
     ends = np.flatnonzero(last)
     end = ends[np.searchsorted(ends, at)]
     k = at // max(clips, 1)

@@ -77,7 +77,7 @@ def choice(
             f"{options[query].sum()} options (numbered from 0)"
         )
     own = similarity[rows, answer][:, None]
-    return ((~(similarity < own)).sum(1) == 1).astype(float) * ~np.isnan(own[:, 0])
+    return ((~(similarity < own)).sum(1) == 1).astype(float)
 
 
 def choice_chance(similarity: Float[np.ndarray, "Q M"]) -> float:
