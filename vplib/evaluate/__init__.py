@@ -1,4 +1,5 @@
 """What a frozen model knows.
 
-Read features, heads and metrics, then tasks, which joins them, then classify and ceilings.
+Read features, heads and metrics, with precision, ranking and detection for what is no mean over
+clips, then tasks, which joins them, then classify and ceilings.
 """
