@@ -132,16 +132,17 @@ def test_recall_is_over_thresholds_and_one_proposal_may_reach_several_events():
 
 def test_the_number_of_proposals_is_an_average_and_each_video_gives_the_same_share():
     """Ten and thirty proposals, ten a video on average: five and fifteen, the best ones."""
-    truth = {"v": [[0, 10]], "w": [[0, 10]]}
+    truth = {"v": [[0, 10]], "w": [[0, 10]], "without events": []}
     place = {"v": 5, "w": 14}
     proposals = {
         video: [[0, 10, 1 - i / 100] if i == place[video] else [50, 60, 1 - i / 100] for i in rows]
         for video, rows in (("v", range(10)), ("w", range(30)))
     }
-    recalled = detection.match_proposals(truth, proposals, most=10)
-    assert recalled.found[:, 0].tolist() == [0, 1]
     proposals["v"].reverse()  # rows need no order
-    assert detection.match_proposals(truth, proposals, most=12).found[:, 0].tolist() == [1, 1]
+    recalled = detection.match_proposals(truth, proposals, most=10)
+    assert recalled.found[:, 0].tolist() == [0, 1, 0]
+    recalled = detection.match_proposals(truth, proposals, most=12)
+    assert recalled.found[:, 0].tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize("case", golden("gtad", "soft_nms"))
@@ -177,6 +178,13 @@ def test_a_frame_counts_though_all_its_boxes_are_of_other_labels():
     assert detection.mean_average_precision(matches) == 0.5
     matches = detection.match_boxes(truth, rows, ["a"], empty_frames=False)
     assert detection.mean_average_precision(matches) == 1
+
+
+def test_of_detections_of_one_box_the_best_hits_whatever_the_order_of_rows():
+    rows = [("v", 1, *BOX, "a", 0.2), ("v", 1, *BOX, "a", 0.9)]
+    for detections in (rows, rows[::-1]):
+        matches = detection.match_boxes([("v", 1, *BOX, "a")], detections, ["a"])
+        assert detection.mean_average_precision(matches) == 1
 
 
 def test_boxes_without_extent_are_among_the_fifty():

@@ -249,18 +249,18 @@ def test_macro_accuracy_is_the_mean_recall_of_the_classes_that_occur(case):
     truth, guess, classes = np.array(case["truth"]), np.array(case["guess"]), case["classes"]
     outputs = np.eye(classes)[guess]
     same(metrics.top1(outputs, truth).mean(), case["top1"])
-    same(metrics.macro_accuracy(outputs, truth), case["balanced_accuracy"])
+    same(precision.macro_accuracy(outputs, truth), case["balanced_accuracy"])
     same(case["balanced_accuracy"], case["recall_macro_all_classes_zero_division_nan"])
-    recall = metrics.class_recall(metrics.confusion(truth, guess, classes))
+    recall = precision.class_recall(metrics.confusion(truth, guess, classes))
     same(recall, case["recall"])
     same(np.nan_to_num(recall).mean(), case["recall_macro_all_classes_zero_division_0"])
 
 
 def test_macro_accuracy_names_a_class_that_is_out_of_range():
     with pytest.raises(ValueError, match="clip 1 is of class 3, and there are 0 to 2"):
-        metrics.macro_accuracy(np.eye(3), np.array([0, 3, 1]))
+        precision.macro_accuracy(np.eye(3), np.array([0, 3, 1]))
     with pytest.raises(ValueError, match="no clips"):
-        metrics.macro_accuracy(np.zeros((0, 3)), np.zeros(0, int))
+        precision.macro_accuracy(np.zeros((0, 3)), np.zeros(0, int))
 
 
 # --- ranking -------------------------------------------------------------------------------------

@@ -86,28 +86,3 @@ def confusion(
 ) -> Int[np.ndarray, "K K"]:
     """Counts by (true, predicted) class."""
     return np.bincount(truth * classes + guess, minlength=classes**2).reshape(classes, classes)
-
-
-def class_recall(table: Int[np.ndarray, "K K"]) -> Float[np.ndarray, " K"]:
-    """The share of each class's clips that is found, from a `confusion`; NaN where it has none."""
-    clips = table.sum(1)
-    return np.where(clips > 0, np.diag(table), np.nan) / np.maximum(clips, 1)
-
-
-def macro_accuracy(outputs: Float[np.ndarray, "C K"], targets: Int[np.ndarray, " C"]) -> float:
-    """Mean over classes of the share of their clips whose largest output is the target's, in [0, 1].
-
-    Classes without clips are skipped: `class_recall` is NaN for these (our choice: scikit-learn's
-    `balanced_accuracy_score`, not its `recall_score`). Raises ValueError for no clips or a target
-    out of range. Source: KABR (macro accuracy).
-    """
-    if not len(targets):
-        raise ValueError("there are no clips to take a macro accuracy of")
-    classes = outputs.shape[1]
-    out = (targets < 0) | (targets >= classes)
-    if out.any():
-        clip = int(out.argmax())
-        raise ValueError(
-            f"clip {clip} is of class {targets[clip]}, and there are 0 to {classes - 1}"
-        )
-    return float(np.nanmean(class_recall(confusion(targets, outputs.argmax(1), classes))))

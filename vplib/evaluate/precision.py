@@ -1,6 +1,6 @@
-"""Average precision and its means over classes, in numpy.
+"""Means over classes: average precision, in three forms, and macro accuracy; in numpy.
 
-Three forms, which differ only in ties and in whether precision may rise with recall: scikit-learn's
+The forms differ only in ties and in whether precision may rise with recall: scikit-learn's
 (`average_precision`), the one of ranked lists (`precision_at_hits`: Charades, VideoCon), and that
 of detections (`interpolated_average_precision`: Pascal VOC, ActivityNet, AVA). Where order within
 ties would matter it counts against the model.
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+
+from vplib.evaluate.metrics import confusion
 
 
 def average_precision(
@@ -164,6 +166,31 @@ def random_precision(labels: Shaped[np.ndarray, "C K"]) -> Float[np.ndarray, " K
     before = np.arange(clips) / np.arange(1, clips + 1)
     chance = (np.sum(1 - before) + np.sum(before) * (positives - 1) / max(clips - 1, 1)) / clips
     return np.where(positives > 0, chance, np.nan)
+
+
+def class_recall(table: Int[np.ndarray, "K K"]) -> Float[np.ndarray, " K"]:
+    """The share of each class's clips that is found, from a `confusion`; NaN where it has none."""
+    clips = table.sum(1)
+    return np.where(clips > 0, np.diag(table), np.nan) / np.maximum(clips, 1)
+
+
+def macro_accuracy(outputs: Float[np.ndarray, "C K"], targets: Int[np.ndarray, " C"]) -> float:
+    """Mean over classes of the share of their clips whose largest output is the target's, in [0, 1].
+
+    Classes without clips are skipped: `class_recall` is NaN for these (our choice: scikit-learn's
+    `balanced_accuracy_score`, not its `recall_score`). Raises ValueError for no clips or a target
+    out of range. Source: KABR (macro accuracy).
+    """
+    if not len(targets):
+        raise ValueError("there are no clips to take a macro accuracy of")
+    classes = outputs.shape[1]
+    out = (targets < 0) | (targets >= classes)
+    if out.any():
+        clip = int(out.argmax())
+        raise ValueError(
+            f"clip {clip} is of class {targets[clip]}, and there are 0 to {classes - 1}"
+        )
+    return float(np.nanmean(class_recall(confusion(targets, outputs.argmax(1), classes))))
 
 
 class _Hits(NamedTuple):
