@@ -1,5 +1,6 @@
 """What a frozen model knows.
 
-Read features, heads and metrics, then tasks, which joins them, then classify and ceilings, and
-tokens (of a locked encoder, which training reads).
+Read features, heads and metrics, with precision, ranking and detection for what is no mean over
+clips, then tasks, which joins them, then classify and ceilings, and tokens (of a locked encoder,
+which training reads).
 """
