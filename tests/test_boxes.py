@@ -110,7 +110,7 @@ def test_padding_changes_nothing(trained):
             places,
             grid=GRID,
         )
-        for most in (2, 7)
+        for most in (3, 7)
     )
     np.testing.assert_allclose(np.concatenate(narrow), np.concatenate(wide), atol=1e-4)
 

@@ -1,7 +1,6 @@
 """Temporal localisation finds planted events, says what the field's code says, and refuses nonsense."""
 
 import json
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -67,3 +66,268 @@ def recall(proposed, segments, *, tiou, best):
         found = found[np.argsort(-scores, kind="stable")[:best]]
         hits += [(iou(found, one) >= tiou).any() for one in truth]
     return np.mean(hits)
+
+
+# --- the field's own numbers ---------------------------------------------------------------------
+
+
+@named("targets")
+def test_targets_are_those_of_the_official_code(case):
+    found = proposals.targets(np.array(case["segments"], float), case["temporal_scale"])
+    for own, name in zip(found, ("start", "end", "iou_map"), strict=True):
+        np.testing.assert_allclose(own, case[name], atol=1e-6)
+
+
+def truth_of(case) -> proposals.Targets:
+    found = proposals.targets(np.array(case["segments"], float), case["temporal_scale"])
+    return proposals.Targets(*map(jnp.asarray, found))
+
+
+@named("losses")
+def test_losses_are_those_of_the_official_code(case):
+    truth = truth_of(case)
+    cells = proposals.valid(case["temporal_scale"])
+    assert (cells == np.array(case["mask"])).all()
+    regression, classification = (jnp.array(part) for part in case["predicted_map"])
+    edges = sum(
+        gtad.balanced(jnp.array(case[f"predicted_{name}"]), edge > 0.5, edge <= 0.5)
+        for name, edge in (("start", truth.start), ("end", truth.end))
+    )
+    iou = truth.iou * cells
+    classes = gtad.balanced(classification, iou > 0.9, (iou <= 0.9) & cells)
+    assert edges == pytest.approx(case["start_end_loss"], abs=1e-6)
+    assert classes == pytest.approx(case["classification_loss"], abs=1e-6)
+    if case["regression_loss"]:
+        found = [gtad.regression_loss(regression, iou, iou > low) for low in (0, 0.7)]
+        expected = case["regression_loss"].values()  # all candidates, only those of high overlap
+        assert found == pytest.approx([*expected], abs=1e-6)
+
+
+def test_the_whole_loss_is_the_sum_with_ten_times_the_regression_and_invalid_cells_do_not_count():
+    case = GOLDEN["losses"][0]
+    truth = truth_of(case)
+    edges = [jnp.array(case[f"predicted_{name}"]) for name in ("start", "end")]
+    maps = jnp.array(case["predicted_map"])
+    key, cells = jax.random.key(0), proposals.valid(8)
+    iou = truth.iou * cells
+    found = gtad.loss(gtad.Scores(*edges, *maps), truth, key=key)
+    again = gtad.loss(gtad.Scores(*edges, *jnp.where(cells, maps, 0.9)), truth, key=key)
+    regression = float(gtad.regression_loss(maps[0], iou, gtad.drawn(iou, key=key)))
+    rest = case["start_end_loss"] + case["classification_loss"]
+    assert found == again == pytest.approx(rest + 10 * regression, abs=1e-5)
+
+
+@named("candidates")
+def test_proposals_are_those_of_the_official_code(case):
+    start, end = (np.array(case[f"{name}_scores"]) for name in ("start", "end"))
+    maps = [np.array(case[f"{name}_map"]) for name in ("regression", "classification")]
+    starts, ends = proposals.boundaries(start, end)
+    assert starts.tolist() == case["start_chosen"] and ends.tolist() == case["end_chosen"]
+    segments, scores = proposals.proposals(start, end, *maps)
+    order = np.lexsort((segments[:, 0], np.ptp(segments, axis=1).round(6)))  # by duration
+    expected = [[*one["segment"], one["score"]] for one in case["proposals"]]
+    found = np.column_stack([segments, scores])[order]
+    np.testing.assert_allclose(found, expected, atol=1e-8)
+
+
+# --- what the source leaves undefined ------------------------------------------------------------
+
+
+def test_a_batch_without_positives_has_a_loss_and_learns_from_its_negatives():
+    probability = jnp.array([0.2, 0.4])
+    none = jnp.zeros(2, bool)
+    expected = -np.log([0.8, 0.6]).mean() / 2
+    assert gtad.balanced(probability, none, ~none) == pytest.approx(expected, abs=1e-5)
+    empty = proposals.targets(np.zeros((0, 2)), 8)
+    assert not any(part.any() for part in empty)
+    empty = proposals.Targets(*map(jnp.asarray, empty))
+    half = gtad.Scores(*(jnp.full(part.shape, 0.5) for part in (*empty, empty.iou)))
+    found = gtad.loss(half, empty, key=jax.random.key(0))
+    assert found == pytest.approx(3 * np.log(2) / 2, abs=1e-4)
+
+
+def test_as_many_of_a_band_are_drawn_as_overlap_highly_and_all_of_a_smaller_band():
+    iou = jnp.repeat(jnp.array([0.8, 0.7, 0.3, 0.0]), jnp.array([300, 2000, 100, 5000]))
+    draws = [np.asarray(gtad.drawn(iou, key=jax.random.key(seed))) for seed in range(20)]
+    kept = [np.mean([draw[iou == value].sum() for draw in draws]) for value in jnp.unique(iou)]
+    none, low, medium, high = kept
+    assert (none, low, high) == (0, 100, 300) and medium == pytest.approx(300, rel=0.05)
+    assert (draws[0] != draws[1]).any()
+    assert (draws[0] == gtad.drawn(iou, key=jax.random.key(0))).all()
+
+
+# --- positions and candidates --------------------------------------------------------------------
+
+
+def test_resampling_is_linear_between_the_centres_of_windows():
+    ramp = np.arange(8.0)[:, None]
+    np.testing.assert_allclose(proposals.resample(ramp, 8), ramp)
+    np.testing.assert_allclose(proposals.resample(ramp, 4)[:, 0], [0.5, 2.5, 4.5, 6.5])
+    longer = proposals.resample(ramp, 16)[:, 0]
+    np.testing.assert_allclose(longer, np.clip(np.arange(16) / 2 - 0.25, 0, 7))
+    one = proposals.resample(np.full((1, 3), 7, np.float16), 5)
+    assert one.shape == (5, 3) and (one == 7).all()
+
+
+def aligned(row: np.ndarray, low: float, length: float, bins: int) -> list[float]:
+    """The bins of one candidate, point by point."""
+    found, points = [], int(np.ceil(length / bins))
+    for k in range(bins):
+        values = []
+        for i in range(points):
+            at = low + (k + (i + 0.5) / points) * length / bins
+            inside = -1 <= at <= len(row)
+            values.append(np.interp(at, np.arange(len(row)), row) if inside else 0.0)
+        found.append(np.mean(values))
+    return found
+
+
+@pytest.mark.parametrize("bins", [4, 7])
+def test_candidates_are_aligned_point_by_point(bins):
+    row = np.random.default_rng(0).normal(size=9)
+    weights = gtad.alignment(9, bins)
+    for cell, (duration, start) in enumerate(np.argwhere(proposals.valid(9)) + [1, 0]):
+        low = start - duration / 2  # half a duration before the first position
+        expected = aligned(row, low, 2 * duration - 1, bins)
+        np.testing.assert_allclose(weights[cell] @ row, expected, atol=1e-6)
+
+
+def test_neighbours_are_the_most_similar_positions_and_each_is_its_own():
+    x = jnp.array([0.0, 10.0, 1.0, 11.0, 2.0, 12.0])[None, :, None]
+    found = np.sort(np.asarray(gtad.neighbours(x))[0, :, :, 0])
+    assert found.tolist() == [[0, 1, 2], [10, 11, 12]] * 3
+
+
+def test_a_convolution_in_groups_is_one_product_a_group_and_a_moment():
+    layer = gtad.Convolution(6, 4, groups=2, kernel=3, rngs=nnx.Rngs(0))
+    x = jax.random.normal(jax.random.key(0), (2, 5, 6))
+    expected = np.zeros((2, 5, 4))
+    for t in range(5):
+        for k, group in np.ndindex(3, 2):
+            if 0 <= t + k - 1 < 5:
+                own = x[:, t + k - 1, 3 * group : 3 * group + 3]
+                expected[:, t, 2 * group : 2 * group + 2] += own @ layer.w[k, group]
+    np.testing.assert_allclose(layer(x), expected, atol=1e-5)
+
+
+# --- the head ------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def trained():
+    features, segments = planted(96, 0)
+    return gtad.train(features, segments, seed=0, **RECIPE)
+
+
+def test_planted_events_are_found_where_the_prior_only_guesses(trained):
+    (_, seen), (features, segments) = planted(96, 0), planted(48, 1)
+    scores = gtad.predict(trained, features)
+    found = [proposals.proposals(*parts) for parts in zip(*scores, strict=True)]
+    found = [soft_nms(*one, sigma=0.8, keep=100) for one in found]
+    guesses = [soft_nms(*proposals.prior(seen, 32), sigma=0.8, keep=100)] * len(segments)
+    own, prior = (recall(one, segments, tiou=0.7, best=3) for one in (found, guesses))
+    assert own > 0.85 and prior < own - 0.3
+
+
+def test_what_is_no_candidate_has_no_score_and_the_rest_are_probabilities(trained):
+    scores = gtad.predict(trained, planted(4, 1)[0])
+    assert all(0 <= part.min() and part.max() <= 1 for part in scores)
+    maps = np.stack(scores[2:])
+    assert not maps[..., ~proposals.valid(32)].any() and maps[..., proposals.valid(32)].all()
+
+
+def test_predictions_do_not_depend_on_the_batch(trained):
+    features = planted(4, 1)[0]
+    for one, other in zip(
+        gtad.predict(trained, features), gtad.predict(trained, features, batch=2), strict=True
+    ):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bytes():
+    data, recipe = planted(20, 0), RECIPE | dict(epochs=2)
+    first, again, other = (
+        gtad.predict(gtad.train(*data, seed=seed, **recipe), data[0]) for seed in (0, 0, 1)
+    )
+    assert all((one == same).all() for one, same in zip(first, again, strict=True))
+    assert all((one != new).any() for one, new in zip(first, other, strict=True))
+
+
+def test_it_does_not_matter_in_which_unit_a_feature_is_measured():
+    (features, segments), recipe = planted(20, 0), RECIPE | dict(epochs=2)
+    unit, shift = 2.0 ** np.random.default_rng(1).integers(0, 6, 16), 16 * np.arange(16)
+    scaled = [one.astype(np.float32) * unit + shift for one in features]
+    first, other = (
+        gtad.predict(gtad.train(x, segments, seed=0, **recipe), x) for x in (features, scaled)
+    )
+    for one, same in zip(first, other, strict=True):
+        assert np.abs(one - same).mean() < 0.003  # rounding may change who is a neighbour
+
+
+# --- after the maps ------------------------------------------------------------------------------
+
+
+def test_the_prior_scores_a_candidate_by_how_often_it_would_be_right():
+    """Half of the videos have one event on the grid; its candidate is right in them at every
+    tIoU.
+    """
+    segments = [np.array([[0.25, 0.75]])] * 2 + [np.array([[0.0, 0.125]]), np.zeros((0, 2))]
+    found, scores = proposals.prior(segments, 8)
+    best = scores.argmax()
+    assert found[best].tolist() == [0.25, 0.75] and scores[best] == pytest.approx(0.5)
+    wider = (found == [0.25, 0.875]).all(1)  # overlap 0.8: right at 7 of 10 thresholds
+    assert scores[wider] == pytest.approx([0.35])
+    assert (scores > 0).all() and found.max() <= 1
+
+
+def test_a_proposal_is_emitted_with_the_two_best_classes_after_soft_nms():
+    seen = {}
+
+    def first_two(segments, scores, **how):
+        seen.update(how)
+        return segments[:2], scores[:2]
+
+    segments = np.array([[0.1, 0.2], [0.3, 0.5], [0.6, 0.9]])
+    found, classes, scores = proposals.detections(
+        segments, np.array([0.5, 0.4, 0.3]), np.array([0.1, 0.6, 0.3]), soft_nms=first_two
+    )
+    assert seen == {"sigma": 0.8, "keep": 100}
+    assert found.tolist() == [[0.1, 0.2], [0.1, 0.2], [0.3, 0.5], [0.3, 0.5]]
+    assert classes.tolist() == [1, 2, 1, 2]
+    np.testing.assert_allclose(scores, [0.3, 0.15, 0.24, 0.12])
+
+
+# --- bad input -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("segment", "message"),
+    [
+        ((0.5, 0.2), "event 0 ends at 0.2 but begins at 0.5, in fractions of the video; correct"),
+        ((0.5, 0.5), "event 0 ends at 0.5 but begins at 0.5, in fractions of the video; correct"),
+        ((np.nan, 0.5), "event 0 ends at 0.5 but begins at nan, in fractions"),
+        ((12.0, 30.0), r"event 0 \(12 to 30\) is outside of the video, which runs from 0 to 1;"),
+        ((-0.5, -0.1), r"event 0 \(-0.5 to -0.1\) is outside of the video"),
+    ],
+)
+def test_events_that_cannot_be_are_one_sentence_with_their_video(segment, message):
+    features, segments = planted(3, 0)
+    with pytest.raises(ValueError, match=f"^training video 2: {message}"):
+        gtad.train(features, [*segments[:2], np.array([segment])], seed=0, **RECIPE)
+
+
+def test_a_video_shorter_than_a_window_is_one_sentence(trained):
+    features, segments = planted(3, 0)
+    features[1] = features[1][:0]
+    with pytest.raises(ValueError, match="^training video 1 is shorter than one window, so"):
+        gtad.train(features, segments, seed=0, **RECIPE)
+    with pytest.raises(ValueError, match="^video 1 is shorter than one window, so it has no"):
+        gtad.predict(trained, features)
+
+
+@pytest.mark.parametrize("wrong", [dict(width=30), dict(positions=2), dict(inputs=15)])
+def test_sizes_that_do_not_go_together_are_one_sentence(wrong):
+    sizes = SIZES | dict(inputs=16) | wrong
+    unit = np.ones(sizes.pop("inputs"), np.float32)
+    with pytest.raises(ValueError, match="^G-TAD with .* cannot be: the first two must be"):
+        gtad.GTAD(0 * unit, unit, rngs=nnx.Rngs(0), **sizes)

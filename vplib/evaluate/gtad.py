@@ -194,9 +194,10 @@ class GTAD(nnx.Module):
 
 
 def balanced(
-    probability: Float[Array, "*A"], positive: Bool[Array, "*A"], counted: Bool[Array, "*#A"] = True
+    probability: Float[Array, "*A"], positive: Bool[Array, "*A"], negative: Bool[Array, "*A"]
 ) -> Float[Array, ""]:
-    """Cross-entropy of what is `counted`, in nats, positives and negatives of equal weight.
+    """Cross-entropy in nats, all positives together weighing as much as all negatives; what is
+    neither does not count.
 
     A class that does not occur gives nothing (our choice: the source has NaN there).
     """
@@ -205,8 +206,7 @@ def balanced(
         total = -(jnp.log(probability + EPSILON) * where).sum()
         return total / jnp.maximum(where.sum(), 1)
 
-    negative = mean(1 - probability, ~positive & counted)
-    return (mean(probability, positive & counted) + negative) / 2
+    return (mean(probability, positive) + mean(1 - probability, negative)) / 2
 
 
 def drawn(iou: Float[Array, "*A"], *, key: Array) -> Bool[Array, "*A"]:
@@ -236,10 +236,11 @@ def loss(scores: Scores, truth: Targets, *, key: Array) -> Float[Array, ""]:
     """Start + end + classification + 10 x regression, over the valid candidates of a batch."""
     cells = valid(truth.iou.shape[-1])
     iou = truth.iou * cells
+    starts, ends = (part > BOUNDARY for part in (truth.start, truth.end))
     return (
-        balanced(scores.start, truth.start > BOUNDARY)
-        + balanced(scores.end, truth.end > BOUNDARY)
-        + balanced(scores.classification, iou > POSITIVE, cells)
+        balanced(scores.start, starts, ~starts)
+        + balanced(scores.end, ends, ~ends)
+        + balanced(scores.classification, iou > POSITIVE, (iou <= POSITIVE) & cells)
         + 10 * regression_loss(scores.regression, iou, drawn(iou, key=key))
     )
 
