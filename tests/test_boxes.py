@@ -188,5 +188,5 @@ def test_what_does_not_fit_the_head_is_one_sentence(trained):
         boxes.predict(trained, tokens, [places[0][[0] * 4], *places[1:]], grid=GRID)
     with pytest.raises(ValueError, match="^72 tokens a clip are no grid of 2 x 6 x 5 in time, "):
         boxes.predict(trained, tokens, places, grid=(2, 6, 5))
-    with pytest.raises(ValueError, match="^3 heads do not divide a width of 16$"):
+    with pytest.raises(ValueError, match="^3 heads do not divide a width of 16: choose"):
         boxes.train(tokens, places, targets, seed=0, **RECIPE | {"heads": 3})

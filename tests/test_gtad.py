@@ -236,6 +236,26 @@ def test_what_is_no_candidate_has_no_score_and_the_rest_are_probabilities(traine
     assert not maps[..., ~proposals.valid(32)].any() and maps[..., proposals.valid(32)].all()
 
 
+def test_the_first_layer_on_positions_is_the_one_on_aligned_candidates(trained):
+    """Alignment first, as published, and 36 (here 12) bins times the width into one layer."""
+    features = planted(4, 1)[0]
+    inputs = np.stack([proposals.resample(one, 32) for one in features])
+    relu = jax.nn.relu
+    x = (inputs - trained.mean[...]) / trained.deviation[...]
+    x = trained.map_graph(trained.trunk_graph(relu(trained.trunk(x))))
+    near = gtad.neighbours(x).mean(2)
+    inner, context = (gtad.alignment(32, bins) for bins in (8, gtad.CONTEXT))
+    bins = jnp.concatenate(
+        [jnp.einsum("ckt,btd->bckd", *of) for of in ((inner, x), (context, near))], 2
+    )
+    y = bins.reshape(4, len(inner), -1) @ trained.map_in[...].reshape(-1, 32)
+    y = y + trained.map_in_bias[...]
+    for layer in (trained.map_1, trained.map_2, trained.map_3, trained.map_out):
+        y = layer(relu(y))
+    found = np.stack(gtad.predict(trained, features)[2:], -1)[:, proposals.valid(32)]
+    np.testing.assert_allclose(found, jax.nn.sigmoid(y), atol=1e-4)
+
+
 def test_predictions_do_not_depend_on_the_batch(trained):
     features = planted(4, 1)[0]
     for one, other in zip(

@@ -167,7 +167,9 @@ def train(
     without targets, heads that do not divide the width, and what `pad` and `regions` refuse.
     """
     if tokens.shape[-1] % heads:
-        raise ValueError(f"{heads} heads do not divide a width of {tokens.shape[-1]}")
+        raise ValueError(
+            f"{heads} heads do not divide a width of {tokens.shape[-1]}: choose a number that does"
+        )
     for clip, (places, labels) in enumerate(zip(boxes, targets, strict=True)):
         if len(places) != len(labels) or not len(places):
             raise ValueError(

@@ -155,11 +155,8 @@ class GTAD(nnx.Module):
         self.end_graph = GraphBlock(width, groups, rngs=rngs)
         self.end = Dense(width, 1, rngs=rngs)
         self.map_graph = GraphBlock(width, groups, rngs=rngs)
-        self.align = nnx.Variable(
-            jnp.concatenate(
-                [alignment(positions, bins), alignment(positions, CONTEXT)], axis=1
-            )  # C K T
-        )
+        parts = [alignment(positions, count) for count in (bins, CONTEXT)]
+        self.align = nnx.Variable(jnp.concatenate(parts, axis=1))  # C K T
         shape = (bins + CONTEXT, width, hidden)
         self.map_in = nnx.Param(lecun(rngs.params(), shape, shape[0] * width))
         self.map_in_bias = nnx.Param(jnp.zeros(hidden))
@@ -184,9 +181,8 @@ class GTAD(nnx.Module):
         y = y + self.map_in_bias[...]  # B C hidden
         for layer in (self.map_1, self.map_2, self.map_3, self.map_out):
             y = layer(relu(y))
-        rows = np.nonzero(valid(self.positions))
-        maps = jnp.zeros((len(y), *valid(self.positions).shape, 2))
-        maps = maps.at[:, rows[0], rows[1]].set(sigmoid(y))
+        cells = valid(self.positions)
+        maps = jnp.zeros((len(y), *cells.shape, 2)).at[:, *np.nonzero(cells)].set(sigmoid(y))
         return Scores(start, end, maps[..., 0], maps[..., 1])
 
 
@@ -268,7 +264,8 @@ def train(
     video without windows, and for an event that ends before it begins or is outside of its video.
     """
     names = [f"training video {number}" for number in range(len(features))]
-    truth = [targets(one, positions, name=name) for one, name in zip(segments, names, strict=True)]
+    each = [targets(one, positions, name=name) for one, name in zip(segments, names, strict=True)]
+    truth = Targets(*map(np.stack, zip(*each, strict=True)))
     inputs = np.stack(
         [resample(one, positions, name=name) for one, name in zip(features, names, strict=True)]
     )
@@ -279,13 +276,11 @@ def train(
     per_epoch = len(inputs) // batch
     tx = _optimiser(learning_rate, epochs * per_epoch, weight_decay)
     state, rng, key = tx.init(params), np.random.default_rng(seed), jax.random.key(seed)
-    data = inputs, Targets(*map(np.stack, zip(*truth, strict=True)))
     for epoch in range(epochs):
         order = rng.permutation(len(inputs))[: per_epoch * batch].reshape(per_epoch, batch)
         for step, rows in enumerate(order, epoch * per_epoch):
-            here = jax.tree.map(lambda array: array[rows], data)  # noqa: B023
-            draw = jax.random.fold_in(key, step)
-            params, state = _step(graph, tx, params, state, fixed, *here, draw)
+            here, draw = Targets(*(part[rows] for part in truth)), jax.random.fold_in(key, step)
+            params, state = _step(graph, tx, params, state, fixed, inputs[rows], here, draw)
     return nnx.merge(graph, params, fixed)
 
 
