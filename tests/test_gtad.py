@@ -130,6 +130,12 @@ def test_proposals_are_those_of_the_official_code(case):
     np.testing.assert_allclose(found, expected, atol=1e-8)
 
 
+def test_events_are_clipped_to_their_video():
+    for over, within in (((-0.2, 0.5), (0, 0.5)), ((0.75, 1.3), (0.75, 1))):
+        found, expected = (proposals.targets(np.array([one]), 8) for one in (over, within))
+        assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+
+
 # --- what the source leaves undefined ------------------------------------------------------------
 
 
@@ -300,21 +306,20 @@ def test_the_prior_scores_a_candidate_by_how_often_it_would_be_right():
     assert (scores > 0).all() and found.max() <= 1
 
 
-def test_a_proposal_is_emitted_with_the_two_best_classes_after_soft_nms():
-    seen = {}
-
-    def first_two(segments, scores, **how):
-        seen.update(how)
-        return segments[:2], scores[:2]
-
-    segments = np.array([[0.1, 0.2], [0.3, 0.5], [0.6, 0.9]])
-    found, classes, scores = proposals.detections(
-        segments, np.array([0.5, 0.4, 0.3]), np.array([0.1, 0.6, 0.3]), soft_nms=first_two
+def test_a_proposal_is_emitted_with_the_two_best_classes_of_its_video():
+    rows = proposals.classified(
+        np.array([[0.1, 0.2], [0.3, 0.5]]),
+        np.array([0.5, 0.4]),
+        np.array([0.1, 0.6, 0.3]),
+        ["run", "jump", "spin"],
     )
-    assert seen == {"sigma": 0.8, "keep": 100}
-    assert found.tolist() == [[0.1, 0.2], [0.1, 0.2], [0.3, 0.5], [0.3, 0.5]]
-    assert classes.tolist() == [1, 2, 1, 2]
-    np.testing.assert_allclose(scores, [0.3, 0.15, 0.24, 0.12])
+    assert [row[:3] for row in rows] == [
+        (0.1, 0.2, "jump"),
+        (0.1, 0.2, "spin"),
+        (0.3, 0.5, "jump"),
+        (0.3, 0.5, "spin"),
+    ]
+    assert [row[3] for row in rows] == pytest.approx([0.3, 0.15, 0.24, 0.12])
 
 
 # --- bad input -----------------------------------------------------------------------------------

@@ -6,14 +6,13 @@ fractions of the video.
 Source of every detail without another: frostinassiky/gtad, branch anet (ActivityNet).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-SIGMA, KEPT = 0.8, 100  # of soft-NMS
-CLASSES = 2  # with which each proposal is emitted
+CLASSES = 2  # of a video, that each of its proposals is emitted with
 
 
 class Targets(NamedTuple):
@@ -144,23 +143,20 @@ def prior(
     return np.stack([s, s + row + 1], 1) / positions, share[row, s]
 
 
-def detections(
+def classified(
     segments: Float[np.ndarray, "P 2"],
     scores: Float[np.ndarray, " P"],
-    classes: Float[np.ndarray, " K"],
-    *,
-    soft_nms: Callable,
-) -> tuple[Float[np.ndarray, "Q 2"], Int[np.ndarray, " Q"], Float[np.ndarray, " Q"]]:
-    """Segments, class numbers and scores of one video: what soft-NMS leaves of its proposals, each
-    with the two best of the video's `classes`, scores multiplied.
+    probabilities: Float[np.ndarray, " K"],
+    classes: Sequence[str],
+) -> list[tuple[float, float, str, float]]:
+    """Rows (start, end, class, score): each proposal of a video, after soft-NMS, with the two best
+    classes of the whole video, scores multiplied.
 
-    `classes` are a video-level classifier's probabilities, or shares of the training labels.
-    `soft_nms(segments, scores, *, sigma, keep)` returns segments and scores.
+    `probabilities` are a video-level classifier's, or shares of the training labels.
     """
-    segments, scores = soft_nms(segments, scores, sigma=SIGMA, keep=KEPT)
-    best = np.argsort(-classes, kind="stable")[:CLASSES]
-    return (
-        segments.repeat(len(best), axis=0),
-        np.tile(best, len(segments)),
-        (scores[:, None] * classes[best]).ravel(),
-    )
+    best = np.argsort(-probabilities, kind="stable")[:CLASSES]
+    return [
+        (float(start), float(end), classes[k], float(score * probabilities[k]))
+        for (start, end), score in zip(segments, scores, strict=True)
+        for k in best
+    ]
