@@ -68,7 +68,8 @@ def neighbours(x: Float[Array, "B T D"]) -> Float[Array, "B T N D"]:
     them.
     """
     square = jnp.square(x).sum(-1)
-    near = 2 * x @ jnp.swapaxes(x, -1, -2) - square[:, None] - square[..., None]  # B T T
+    # Minus the squared distance, but for what is the same for all neighbours of a position.
+    near = 2 * x @ jnp.swapaxes(x, -1, -2) - square[:, None]  # B T T
     return jax.vmap(one_hot_rows)(x, jax.lax.top_k(jax.lax.stop_gradient(near), NEIGHBOURS)[1])
 
 
