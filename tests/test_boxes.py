@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
 from vplib.evaluate import boxes
 
@@ -60,6 +61,15 @@ def test_a_region_on_whole_cells_is_the_one_bright_cell_and_no_neighbour():
     inside, beside = [3 / 6, 2 / 6, 4 / 6, 3 / 6], [4.5 / 6, 0, 1, 1]
     found = boxes.regions(tokens.reshape(1, -1, 1), np.array([[inside, beside]]), GRID)
     np.testing.assert_allclose(found[0, :, 0], [5.0, 0.0], atol=1e-6)
+
+
+def test_a_query_stays_itself_beside_what_it_looks_up():
+    layer, rng = boxes.CrossAttention(8, 2, rngs=nnx.Rngs(0)), np.random.default_rng(0)
+    queries, tokens = (jnp.array(rng.normal(size=(1, n, 8)), jnp.float32) for n in (2, 5))
+    assert jnp.abs(layer(queries, tokens) - layer(queries, 2 - tokens)).max() > 0.01
+    silent = nnx.Param(jnp.zeros((8, 2, 4))), nnx.Param(jnp.zeros((32, 8)))
+    layer.attention.post.w, layer.ff_layer.ffn_layer2.linear.kernel = silent
+    np.testing.assert_array_equal(layer(queries, tokens), queries)
 
 
 def test_the_loss_sums_classes_and_averages_over_real_boxes():
