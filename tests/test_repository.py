@@ -204,3 +204,10 @@ def test_a_stage_depends_on_its_configuration_and_on_the_code_it_reaches():
                 *stages[name]["deps"]
             }
             assert not any(dep.startswith(("vplib", "notebooks")) for dep in stages[name]["deps"])
+
+
+def test_the_extras_for_accelerators_bring_their_jax():
+    extras = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    assert [extras[name][0].split("[")[1][:4].strip("]") for name in ("cuda", "tpu")] == ["cuda", "tpu"]

@@ -1,7 +1,7 @@
 """Features of a whole corpus, videos and texts, by a frozen model, a batch of clips at a time."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -66,25 +66,50 @@ def features(
     left, CheckpointError if a feature is not finite, and MemoryError if a device's memory is too
     small.
     """
-    values, rows, skipped, report = {}, [], [], out / f"skipped-{name}.csv"
+    values, rows, skipped = {}, [], []
     view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
     with Progress(len(source), name) as progress:
         for found, videos in _batches(source, batch, skipped, view):
             rows += found
             for encoder, run in encoders.items():
-                with environment.enough_memory(
-                    "take a smaller eval.batch or hardware.dtype=bfloat16"
-                ):
-                    part = np.asarray(run(videos))[: len(found)]
-                if not np.isfinite(part).all():
-                    raise checkpoints.CheckpointError(
-                        f"{encoder} makes numbers of {name} that are not finite: its weights are "
-                        "damaged or too large for half precision; fetch or train them again"
-                    )
+                part = encoded(run, videos, encoder, name)[: len(found)]
                 if encoder not in values:
                     values[encoder] = np.empty((len(source), *part.shape[1:]), part.dtype)
                 values[encoder][len(rows) - len(found) : len(rows)] = part
             progress.update(found[-1] + 1, skipped=len(skipped))
+    leave_out(skipped, rows, source, name, out, max_skipped_fraction)
+    return Features({of: part[: len(rows)] for of, part in values.items()}, np.array(rows), skipped)
+
+
+def encoded(
+    run: Callable, videos: UInt8[np.ndarray, "B T S S 3"], encoder: str, name: str
+) -> np.ndarray:
+    """Features of a batch. Raises CheckpointError if one is not finite, MemoryError if a device's
+    memory is too small.
+    """
+    with environment.enough_memory("take a smaller eval.batch or hardware.dtype=bfloat16"):
+        part = np.asarray(run(videos))
+    if not np.isfinite(part).all():
+        raise checkpoints.CheckpointError(
+            f"{encoder} makes numbers of {name} that are not finite: its weights are damaged or too "
+            "large for half precision; fetch or train them again"
+        )
+    return part
+
+
+def leave_out(
+    skipped: list[dict],
+    rows: Sequence[int],
+    source: Originals,
+    name: str,
+    out: Path,
+    max_skipped_fraction: float,
+) -> None:
+    """List the videos that were not read in `out/skipped-<name>.csv`.
+
+    Raises SourceError if those are more than `max_skipped_fraction` of `source`, or none was read.
+    """
+    report = out / f"skipped-{name}.csv"
     if skipped:
         shards.write_skipped(report, skipped)
     else:
@@ -96,7 +121,6 @@ def features(
             f"repair the files listed in {report}, or give data.max_skipped_fraction=0.05 "
             "tag=again."
         )
-    return Features({of: part[: len(rows)] for of, part in values.items()}, np.array(rows), skipped)
 
 
 def _batches(
