@@ -51,7 +51,7 @@ FAMILIES = {
     "mice": Family(
         "CalMS21", 256, 8.0, {"investigation": 20, "mount": 7, "attack": 3},
         "A black mouse and a white mouse in a cage, seen from above.",
-        {"investigation": (1.5, 4.0), "mount": (1.2, 3.2), "attack": (1.0, 2.5)}, 5,
+        {"investigation": (1.4, 3.6), "mount": (1.2, 3.2), "attack": (1.0, 2.5)}, 5,
     ),
     "chimps": Family(
         "ChimpACT", 64, 8.0, {"nothing": 8, "grooming": 8, "playing": 4}, "Chimpanzees sit side by side.",
@@ -74,10 +74,10 @@ POSTURES = {
 }
 
 # How fast every cycle runs while nothing happens; `turn` is that of the line from one to the other.
-_CALM = (0.03, 0.12)
+_CALM = (0.02, 0.08)
 _PAIR: Rates = {
-    **dict.fromkeys(("x", "y"), (0.02, 0.06)),
-    **dict.fromkeys(("turn", "face"), (0.01, 0.06)),
+    **dict.fromkeys(("x", "y"), (0.02, 0.05)),
+    **dict.fromkeys(("turn", "face"), (0.005, 0.04)),
     **dict.fromkeys(("apart", "reach", "twist", "other_twist"), _CALM),
     **dict.fromkeys(("left", "right", "other_left", "other_right"), _CALM),
 }

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 
 Places = Complex[np.ndarray, " T"]
 Colour = tuple[int, int, int]
@@ -38,7 +38,7 @@ def turned(angle: float | Float[np.ndarray, " T"]) -> complex | Places:
     return np.exp(1j * np.asarray(angle))
 
 
-def chosen(parts: Sequence[Part], frames: Sequence[int]) -> list[Part]:
+def chosen(parts: Sequence[Part], frames: Int[np.ndarray, " N"]) -> list[Part]:
     """The same parts in these frames alone."""
     return [
         Part(*(value[frames] if isinstance(value, np.ndarray) else value for value in part))
