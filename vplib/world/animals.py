@@ -92,14 +92,14 @@ _QUICK = (1.2, 1.8)
 BEHAVIOURS: dict[str, dict[str, Rates]] = {
     "flies": {
         "lunge": {"reach": _QUICK},
-        "wing_threat": {"left": _QUICK, "right": _QUICK},
-        "wing_extension": {"left": _QUICK},
+        "wing_threat": {"left": _QUICK, "right": _QUICK, "reach": (0.5, 0.8)},
+        "wing_extension": {"left": _QUICK, "turn": (0.1, 0.16)},
         "tussle": {"turn": (0.3, 0.5), "face": (0.5, 0.8), "twist": _QUICK, "other_twist": _QUICK},
         "circle": {"turn": (0.35, 0.5)},
         "copulation": {},
     },
     "mice": {
-        "investigation": {"left": _QUICK},
+        "investigation": {"left": _QUICK, "reach": (0.4, 0.6)},
         "mount": {"reach": _QUICK},
         "attack": {"turn": (0.4, 0.6), "face": (0.5, 0.8), "twist": _QUICK, "other_twist": _QUICK},
     },
@@ -113,11 +113,11 @@ BEHAVIOURS: dict[str, dict[str, Rates]] = {
     },
     "kabr": {
         "walk": {"legs": (0.7, 0.9), "ground": (0.10, 0.16)},
-        "trot": {"legs": (1.2, 1.5), "ground": (0.28, 0.38)},
-        "run": {"legs": (1.9, 2.4), "ground": (0.55, 0.75)},
+        "trot": {"legs": (1.1, 1.4), "ground": (0.28, 0.38)},
+        "run": {"legs": (1.6, 1.9), "ground": (0.55, 0.75)},
         "graze": {"neck": (0.9, 1.4)},
         "browse": {"neck": (0.9, 1.4)},
-        "auto_groom": {"scratch": (1.6, 2.2), "tail": (1.2, 1.8)},
+        "auto_groom": {"scratch": (1.2, 1.7), "tail": (1.0, 1.5)},
     },
 }
 _NECKS = {"graze": (0.55, 0.85), "browse": (-1.0, -0.7), "head_up": (-1.0, -0.7)}  # radians
@@ -220,11 +220,11 @@ def _pair(rng, kind: str, found: Sequence[Bout], family: Family, size: float) ->
     stretches = _stretches(found, family.frames)
     quick = [(BEHAVIOURS[kind].get(b.label, {}), b.start, b.end) for b in stretches]
     of = _cycles(rng, _PAIR, quick, family)
-    centre = 0.5 + 0.5j + 0.06 * (_wave(of["x"]) + 1j * _wave(of["y"]))
+    centre = 0.5 + 0.5j + 0.05 * (_wave(of["x"]) + 1j * _wave(of["y"]))
     axis = turned(2 * np.pi * of["turn"])
-    apart, reach = 0.32 + 0.05 * _wave(of["apart"]), 0.06 * (1 + _wave(of["reach"]))
-    other = centre - 0.4 * apart * axis
-    one = centre + (0.6 * apart - reach) * axis
+    apart, reach = 0.36 + 0.04 * _wave(of["apart"]), 0.08 * (1 + _wave(of["reach"]))
+    other = centre - 0.45 * apart * axis
+    one = centre + (0.55 * apart - reach) * axis
     one_ahead = -axis * turned(0.6 * _wave(of["twist"]))
     other_ahead = turned(2 * np.pi * of["face"] + 0.6 * _wave(of["other_twist"]))
     for bout in found:
@@ -240,7 +240,7 @@ def _pair(rng, kind: str, found: Sequence[Bout], family: Family, size: float) ->
 
 
 def _flies(rng, corpus: str, index: int, seed: int) -> Shot:
-    size, family = rng.uniform(0.145, 0.16), FAMILIES["flies"]
+    size, family = rng.uniform(0.18, 0.195), FAMILIES["flies"]
     pair = _pair(rng, "flies", bouts(corpus, index, seed=seed), family, size)
     wings = [
         [0.5 - 0.5 * _wave(pair.cycles[f"{whose}{side}"]) for side in ("left", "right")]
@@ -251,25 +251,25 @@ def _flies(rng, corpus: str, index: int, seed: int) -> Shot:
         creatures.fly(place, ahead, size, np.stack(wing), tone)
         for place, ahead, wing in zip(pair.places, pair.ahead, wings, strict=True)
     ]
-    glass = tuple(int(value) for value in rng.uniform(0.85, 1.05) * np.array((178, 190, 176)))
+    glass = tuple(int(value) for value in rng.uniform(0.85, 1.05) * np.array((136, 152, 150)))
     middle, east = np.array([0.5 + 0.5j]), np.ones(1, complex)
     dish = [
-        Part(middle, east, 0.53, 0.53, (112, 120, 124)),
+        Part(middle, east, 0.53, 0.53, (84, 92, 98)),
         Part(middle, east, 0.50, 0.50, glass, rim=False),
         Part(middle, east, 0.44, 0.44, tuple(min(255, v + 12) for v in glass), rim=False),
     ]
-    return Shot((78, 84, 92), 0, 1.0, np.zeros((family.frames, 2)), dish, animals[::-1])
+    return Shot((58, 62, 70), 0, 1.0, np.zeros((family.frames, 2)), dish, animals[::-1])
 
 
 def _mice(rng, corpus: str, index: int, seed: int) -> Shot:
-    size, family = rng.uniform(0.165, 0.185), FAMILIES["mice"]
+    size, family = rng.uniform(0.18, 0.195), FAMILIES["mice"]
     pair = _pair(rng, "mice", bouts(corpus, index, seed=seed), family, size)
     animals = [
         creatures.mouse(
             place,
             ahead,
             size,
-            0.7 * _wave(pair.cycles[f"{whose}left"]),
+            0.95 * _wave(pair.cycles[f"{whose}left"]),
             0.6 * _wave(pair.cycles[f"{whose}right"]),
             fur,
         )
@@ -333,7 +333,7 @@ def _chimps(rng, corpus: str, index: int, seed: int) -> Shot:
         mouth, lap = -0.1 - 0.42j, -0.72 + 0.5j
         eats, grooms = (0.5 - 0.5 * _wave(of[side]) for side in ("left", "right"))
         hands = np.stack([lap + eats * (mouth - lap), 0.62 + 0.45j + grooms * (0.4 - 0.75j)])
-        ball = 0.2j + 0.3j * _wave(of["ball"])
+        ball = 0.2j + 0.42j * _wave(of["ball"])
         fur = tuple(int(v) for v in rng.uniform(0.8, 1.1) * np.array((124, 84, 58)))
         toy = list(drawing.COLOURS.values())[rng.integers(len(drawing.COLOURS))]
         sway = 0.4 * _wave(of["sway"])
@@ -360,7 +360,8 @@ def _kabr(rng, corpus: str, index: int, seed: int) -> Shot:
     of = _cycles(rng, _GRAZER, [(BEHAVIOURS["kabr"].get(does, {}), 0, family.frames)], family)
     facing, giraffe = int(rng.choice((-1, 1))), bool(rng.random() < 0.5)
     jitter = 0.02 * (_wave(of["x"]) + 1j * _wave(of["y"]))
-    place = 0.5 - 0.05 * facing + 0.5j + jitter
+    centre = 0.5 - 0.05 * facing + 0.5j + jitter
+    place = centre + 0.04j * np.sin(2 * np.pi * of["legs"])
     size = rng.uniform(0.33, 0.37) * (1 + 0.08 * _wave(of["zoom"]))
     neck = rng.uniform(*_NECKS.get(does, _ANY_NECK)) + 0.2 * _wave(of["neck"])
     stride = np.stack([of["legs"] + offset for offset in (0.0, 0.5, 0.25, 0.75)])
@@ -368,14 +369,26 @@ def _kabr(rng, corpus: str, index: int, seed: int) -> Shot:
     scratch = 0.5 - 0.5 * _wave(of["scratch"])
     feet[0] += scratch * (0.35 - 0.3j)
     tail = 0.7 + 0.6 * _wave(of["tail"])
-    animal = creatures.grazer(place, facing, size, neck, feet, tail, giraffe)
+    rock = 0.12 * _wave(of["legs"])
+    animal = creatures.grazer(place, rock, facing, size, neck, feet, tail, giraffe)
     ahead = facing * np.abs(of["ground"] - of["ground"][0])
     view = rng.random(2) + np.stack([ahead - jitter.real, -jitter.imag], 1)
-    animals = [animal]
+    animals = [_tufts(rng, view), animal]
     if label == "occluded":
-        animals.append(_bush(rng, place))
+        animals.append(_bush(rng, centre))
     ground, tone = ("meadow", "desert")[rng.integers(2)], rng.uniform(0.92, 1.08)
     return Shot(ground, int(rng.integers(drawing.VARIANTS)), tone, view, [], animals)
+
+
+def _tufts(rng, view: Float[np.ndarray, "T 2"]) -> list[Part]:
+    """Shrubs on the ground, which passes by; what leaves on one side enters on the other."""
+    east, tufts = np.ones(len(view), complex), []
+    for at in rng.random((5, 2)):
+        x, y = ((at - view) % 1.0 * 1.2 - 0.1).T
+        green = tuple(int(v) for v in rng.uniform(0.8, 1.1) * np.array((92, 116, 58)))
+        for aside in (-0.03, 0.03, 0.0):
+            tufts.append(Part(x + aside + 1j * (y - 0.02 * (aside == 0)), east, 0.035, 0.03, green))
+    return tufts
 
 
 def _bush(rng, place: Complex[np.ndarray, " T"]) -> list[Part]:

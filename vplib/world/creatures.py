@@ -179,10 +179,10 @@ def fly(
     ]
     for side, spread in zip((-1, 1), wings, strict=True):
         turn = np.pi - side * (0.14 + 1.25 * spread)
-        at = 0.14 + 0.14j * side + 0.6 * turned(turn)
+        at = 0.14 + 0.14j * side + 0.7 * turned(turn)
         parts += [
-            body.ellipse(at, 0.66, 0.25, (60, 70, 90), turn, opacity=0.5, rim=False),
-            body.ellipse(at, 0.60, 0.20, (226, 238, 250), turn, opacity=0.8, rim=False),
+            body.ellipse(at, 0.76, 0.27, (60, 70, 90), turn, opacity=0.5, rim=False),
+            body.ellipse(at, 0.70, 0.22, (226, 238, 250), turn, opacity=0.8, rim=False),
         ]
     return parts
 
@@ -255,6 +255,7 @@ def chimp(
 
 def grazer(
     place: Places,
+    rock: Float[np.ndarray, " T"],
     facing: int,
     size: float | Float[np.ndarray, " T"],
     neck: Float[np.ndarray, " T"],
@@ -264,11 +265,10 @@ def grazer(
 ) -> list[Part]:
     """A zebra or a giraffe from the side. `facing`: 1 to the right, -1 to the left.
 
-    `neck`: radians that it points below the horizontal; `feet`: away from where they stand, hind
-    ones first; `tail`: radians that it is lifted.
+    `rock`: radians that it is turned clockwise; `neck`: radians that it points below the body;
+    `feet`: away from where they stand, hind ones first; `tail`: radians that it is lifted.
     """
-    ahead = np.ones_like(place)
-    body = _Body(place, ahead, size)
+    body = _Body(place, turned(rock), size)
 
     def seen(at):  # mirrored where it faces left
         return at if facing > 0 else -np.conj(at)

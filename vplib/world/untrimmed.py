@@ -19,7 +19,7 @@ from vplib.world.scenes import Object, Phase, Scene, balanced, generator
 FPS = 8.0  # every event begins and ends with a frame
 CLASSES = tuple(motion for motion in scenes.MOTION_CLASSES if motion != "still")
 SECOND_CLASS = 0.25  # probability that a video of several events of a class has one of another
-COUNTS = (0.3, 0.5, 0.2)  # how often a video has one, two, three objects; one of them acts
+COUNTS = (0.5, 0.35, 0.15)  # how often a video has one, two, three objects; one of them acts
 PIECES = (3.0, 8.0)  # seconds that the object rests or wanders between events, at a time
 WANDER = (0.04, 0.10)  # frame sides a second: a third of the slowest event at most
 _CHUNK = 64  # frames drawn at a time: more do not fit into the processor's cache
@@ -38,7 +38,9 @@ class Family:
 
 
 FAMILIES = {
-    "untrimmed": Family("ActivityNet", 64.0, (0.25, 0.25, 0.2, 0.2, 0.1), (3.0, 16.0), 31.0, False),
+    "untrimmed": Family(
+        "ActivityNet", 64.0, (0.15, 0.2, 0.25, 0.25, 0.15), (3.0, 16.0), 31.0, False
+    ),
     "moments": Family("Charades-STA", 32.0, (0.0, 0.0, 0.5, 0.5), (3.0, 6.0), 20.0, True),
 }
 
