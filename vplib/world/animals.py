@@ -29,14 +29,16 @@ Rates = Mapping[str, tuple[float, float]]  # cycles a second, least and most
 
 @dataclass(frozen=True)
 class Family:
-    """`often`: how many of every sum(often) bouts (of `kabr`: clips) are of each class."""
+    """`often`: how many of every sum(often) bouts are of each class (`kabr`: clips; `chimps`: what
+    two neighbours in a clip do together).
+    """
 
     stands_for: str
     frames: int
     fps: float
     often: Mapping[str, int]
     says: str  # the text of every video: it names no behaviour
-    lengths: Mapping[str, tuple[float, float]] = None  # seconds of a bout
+    lengths: Mapping[str, tuple[float, float]] | None = None  # seconds of a bout
     bouts: int = 0  # in each video
 
 
@@ -170,7 +172,6 @@ def bouts(corpus: str, index: int, *, seed: int = 0) -> list[Bout]:
     rng = generator(seed, f"{corpus}/bouts", index)
     numbers = range(index * family.bouts, (index + 1) * family.bouts)
     labels = [_drawn(family.often, "bout", corpus, number, seed) for number in numbers]
-    labels = [labels[k] for k in rng.permutation(len(labels))]
     lengths = np.array([rng.uniform(*family.lengths[label]) for label in labels])
     starts = schedule(rng, lengths, family.frames / family.fps)
     frames = np.round(np.stack([starts, starts + lengths], 1) * family.fps).astype(int)
@@ -364,8 +365,9 @@ def _kabr(rng, corpus: str, index: int, seed: int) -> Shot:
     place = centre + 0.04j * np.sin(2 * np.pi * of["legs"])
     size = rng.uniform(0.33, 0.37) * (1 + 0.08 * _wave(of["zoom"]))
     neck = rng.uniform(*_NECKS.get(does, _ANY_NECK)) + 0.2 * _wave(of["neck"])
-    stride = np.stack([of["legs"] + offset for offset in (0.0, 0.5, 0.25, 0.75)])
-    feet = 0.24 * np.cos(2 * np.pi * stride) - 0.1j * np.clip(np.sin(2 * np.pi * stride), 0, 1)
+    legs = of["legs"][0] + np.abs(of["legs"] - of["legs"][0])  # forwards
+    stride = 2 * np.pi * np.stack([legs + offset for offset in (0.0, 0.5, 0.25, 0.75)])
+    feet = 0.24 * np.cos(stride) - 0.1j * np.clip(-np.sin(stride), 0, 1)  # lifted on the way ahead
     scratch = 0.5 - 0.5 * _wave(of["scratch"])
     feet[0] += scratch * (0.35 - 0.3j)
     tail = 0.7 + 0.6 * _wave(of["tail"])
@@ -386,8 +388,8 @@ def _tufts(rng, view: Float[np.ndarray, "T 2"]) -> list[Part]:
     for at in rng.random((5, 2)):
         x, y = ((at - view) % 1.0 * 1.2 - 0.1).T
         green = tuple(int(v) for v in rng.uniform(0.8, 1.1) * np.array((92, 116, 58)))
-        for aside in (-0.03, 0.03, 0.0):
-            tufts.append(Part(x + aside + 1j * (y - 0.02 * (aside == 0)), east, 0.035, 0.03, green))
+        for aside in (-0.025, 0.025):
+            tufts.append(Part(x + aside + 1j * y, east, 0.035, 0.035, green))
     return tufts
 
 
