@@ -1,4 +1,5 @@
 """The embedded world, a procedural corpus whose truth is known.
 
-Read corpora, then scenes, drawing and captions.
+Read corpora, then scenes, drawing and captions. Beside them stand families for evaluation alone:
+untrimmed videos, and animals, whose bodies are creatures; records are how both are stored.
 """
