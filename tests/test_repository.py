@@ -210,4 +210,7 @@ def test_the_extras_for_accelerators_bring_their_jax():
     extras = tomllib.loads((paths.ROOT / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]
-    assert [extras[name][0].split("[")[1][:4].strip("]") for name in ("cuda", "tpu")] == ["cuda", "tpu"]
+    assert [extras[name][0].split("[")[1][:4].strip("]") for name in ("cuda", "tpu")] == [
+        "cuda",
+        "tpu",
+    ]
