@@ -141,7 +141,7 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
         ("data=folder data.root=null", "data.root must be text, given data.root=null"),
         ("data.corpora={../x:1}", "data.corpora has the name '../x'"),
         ("data.corpora={ac1:0}", "data.corpora must have a weight above 0"),
-        ("data.eval_train.motion=9", "30_stage2 does not use data.eval_train.motion, given"),
+        ("data.families.motion.test=9", "30_stage2 does not use data.families.motion.test, given"),
         ("stage2.snapshots=-1", "stage2.snapshots must be a whole number from 0 to 1,000"),
         ("stage2.local_loss=false stage2.global_loss=false", "nothing would be learned"),
         ("tag=it's", "a quotation mark has no partner"),
@@ -205,9 +205,7 @@ GIVEN = {  # a new value of every key that only evaluation reads
     "zero_shot": "[]",
     "validation": "true",
     "candidates": "7",
-    "eval_train": "{motion:7}",
-    "eval_validation": "7",
-    "eval_test": "7",
+    "families": "{motion:{test:7}}",
 }
 
 
@@ -229,10 +227,10 @@ def test_a_new_task_or_number_of_labels_leaves_trainings_as_they_are(write_noteb
     before = [composed(name) for name in names]
     file = paths.CONF / "data/world.yaml"
     text = file.read_text()
-    assert "tasks:" in text and "eval_test: 1000" in text
+    assert "tasks:" in text and "test: 1000}" in text
     task = "  shape: {train: shape-train, test: shape-test, label: labels.shape}"
     text = re.sub(r"^(tasks:.*)$", rf"\1\n{task}", text, flags=re.MULTILINE)
-    file.write_text(text.replace("eval_test: 1000", "eval_test: 1001"))
+    file.write_text(text.replace("test: 1000}", "test: 1001}"))
     shutil.rmtree(paths.OUT / "runs")
     after = [composed(name) for name in names]
     assert after[:2] == before[:2] and after[2] != before[2]

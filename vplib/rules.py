@@ -10,9 +10,7 @@ MOST = 2_000_000_000  # of a whole number
 TAG_BYTES = 100  # a folder's name has room for 255
 # Keys of `data` that only evaluation reads: a notebook that trains has none of them, so that a new
 # task or another number of labels leaves all trainings as they are.
-EVALUATION = ("tasks", "retrieval", "zero_shot", "candidates") + tuple(
-    f"eval_{part}" for part in ("train", "validation", "test")
-)
+EVALUATION = ("tasks", "retrieval", "zero_shot", "candidates", "families")
 NAME = re.compile(r"\w[\w.+-]*")  # what can name a folder, a figure and an option of Hydra
 
 
@@ -72,7 +70,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.corpora.*", _number(0)),
     ("data.mixing", _words("alternating", "plain")),
     ("data.clips data.images *.candidates", _whole(1)),
-    ("data.eval_train.* data.eval_validation data.eval_test", _whole(1)),
+    ("data.families.*.*", _whole(1)),
     ("data.clip_frames data.shard_size data.max_pixels", _whole(1)),
     ("data.resolution", _whole(2, 8192)),
     ("data.fps", Rule(float, lambda v: 0 < v <= 1000, "a number, more than 0 and at most 1000")),
@@ -99,7 +97,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
-OPEN = ("data.corpora", "data.tasks", "data.eval_train")
+OPEN = ("data.corpora", "data.tasks", "data.families")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),
