@@ -1,6 +1,7 @@
 """What runs read and write has one name each, and the headline table is what the runs said."""
 
 import csv
+import hashlib
 import importlib.util
 import json
 import subprocess
@@ -254,3 +255,18 @@ def test_a_benchmark_records_its_rows_beside_those_of_runs(run, out, monkeypatch
     assert [row["name"] for row in table(out / "reports")] == names
     row = table(out / "reports")[1]
     assert (row["value"], row["interval"]) == ("0.5", "repeated timings")
+
+
+def test_rows_say_which_weights_they_are_of(run, out, tmp_path):
+    def weights(seed):
+        file = tmp_path / f"{seed}.npz"
+        file.write_bytes(b"weights %d" % seed)
+        return file
+
+    for seed in (0, 1):
+        results.record(run(f"seed={seed}"), [ROW], weights=weights(seed))
+    digests = [hashlib.sha256(b"weights %d" % seed).hexdigest() for seed in (0, 1)]
+    assert [row["weights"] for row in results.read("seeds")] == digests
+    assert results.read()[0]["weights"] == " ".join(digest[:12] for digest in digests)
+    results.record(run(), [ROW], weights="google/videoprism-base-f16r288")
+    assert results.read("seeds")[0]["weights"] == "google/videoprism-base-f16r288"

@@ -7,6 +7,7 @@ record, `seeds.csv`; the headline table is the mean over them.
 """
 
 import csv
+import hashlib
 import io
 import json
 import shlex
@@ -21,7 +22,7 @@ from omegaconf import DictConfig
 from vplib import environment, figures, files, paths
 from vplib.evaluate import metrics
 
-RECORD = ["name", "scale", "seed", "value", "low", "high", "unit", "command"]
+RECORD = ["name", "scale", "seed", "value", "low", "high", "unit", "weights", "command"]
 COLUMNS = [
     "name",
     "scale",
@@ -32,6 +33,7 @@ COLUMNS = [
     "interval",
     "seeds",
     "machine",
+    "weights",
     "command",
 ]
 CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings"  # intervals
@@ -85,15 +87,25 @@ def save(cfg: DictConfig, fig: Figure, slug: str, *, data: pd.DataFrame) -> None
     figures.save(fig, name, data=data, place=reports(cfg))
 
 
-def record(cfg: DictConfig, rows: Iterable[dict], *, timing: bool = False) -> None:
+def record(
+    cfg: DictConfig,
+    rows: Iterable[dict],
+    *,
+    timing: bool = False,
+    weights: Path | str | None = None,
+) -> None:
     """Write a run's rows {name, value, low, high, unit} and build both tables anew.
 
     `low` and `high` are a 95% interval over clips and probe seeds, or absent. They go to
     `metrics.json` (`dvc metrics diff` compares it between commits) or, as `timing`, to
-    `timings.json`, which equal runs do not share.
+    `timings.json`, which equal runs do not share. Every row of an evaluation says which `weights`
+    it is of: the sha256 of their file, or a released name.
     """
-    out = Path(cfg.out)
-    write(out, rows, scale=cfg.scale, seed=cfg.seed, command=cfg.command, timing=timing)
+    out, whose = Path(cfg.out), weights
+    if isinstance(weights, Path):
+        whose = hashlib.sha256(weights.read_bytes()).hexdigest()
+    told = dict(scale=cfg.scale, seed=cfg.seed, command=cfg.command, weights=whose)
+    write(out, rows, **told, timing=timing)
     if is_recorded(cfg):
         build(cfg.source)
     else:
@@ -108,6 +120,7 @@ def write(
     command: str,
     seed: int = 0,
     timing: bool = False,
+    weights: str | None = None,
 ) -> None:
     """Write `metrics.json` or `timings.json` of the folder `out`; equal rows give equal bytes.
 
@@ -119,7 +132,8 @@ def write(
         given = [k for k in ("value", "low", "high") if row.get(k) is not None]
         numbers = {k: float(f"{round(row[k], 9):.6g}") for k in given}
         kept[row["name"]] = numbers | {"unit": row["unit"]}
-    content = {"command": command, "scale": scale, "seed": seed, "rows": kept}
+    whose = {"weights": weights} if weights else {}
+    content = {"command": command, "scale": scale, "seed": seed, **whose, "rows": kept}
     place = files.folder(out)
     for name, said in ((KINDS[timing], content), ("machine", environment.machine())):
         files.write(place / f"{name}.json", json.dumps(said, indent=1, ensure_ascii=False) + "\n")
@@ -158,7 +172,7 @@ def _rows(path: Path) -> list[dict]:
     if path.stem == "timings" and machine.exists():
         where = json.loads(machine.read_text(encoding="utf-8"))
         told["machine"] = f"{where['processor']}, {where['threads']} threads"
-    told["command"] = content["command"]
+    told |= {"weights": content.get("weights", ""), "command": content["command"]}
     return [{"name": name, **values, **told} for name, values in content["rows"].items()]
 
 
@@ -195,6 +209,7 @@ def _over_seeds(rows: list[dict]) -> dict:
     numbers = ",".join(str(row["seed"]) for row in rows)
     words = [w for w in shlex.split(row["command"]) if not w.startswith("seed=")]
     row["command"] = shlex.join([*words, f"seed={numbers}"])
+    row["weights"] = " ".join(dict.fromkeys(one["weights"][:12] for one in rows))
     values = np.array([row["value"] for row in rows])
     row["value"], low, high = metrics.t_interval(values)
     if np.ptp(values) == 0:  # all seeds say the same, which is no estimate of how they differ
