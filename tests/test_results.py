@@ -198,6 +198,7 @@ def test_the_table_is_what_reference_runs_said_sorted_with_their_commands(run, o
         "interval": "clips and probe seeds (bootstrap)",
         "seeds": "1",
         "machine": "",
+        "weights": "",
         "command": "python -m vplib.run 40_classification_localization",
     }
     assert rows[0]["low"] == "" and rows[1]["command"].endswith("localization scale=study")
