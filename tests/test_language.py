@@ -156,7 +156,7 @@ def test_segments_choose_among_the_sentences_of_their_video():
     assert one.chance() == ranking.choice_chance(within) == pytest.approx(0.4)
     assert answer("segments", sentences, language.ragged(sentences), range(4)).scores()[0] == 1
     alike = unit(4, 3, 6)
-    assert answer("segments", [*alike], language.ragged(alike), range(4)).scores()[0] == 1
+    assert answer("segments", [*alike], language.ragged([*alike]), range(4)).scores()[0] == 1
     # Drawn are videos, with all of their segments.
     only = one.drawn(np.array([0]), np.array([0, 0]))
     assert only.scores()[0] == 1 and only.chance() == 1
@@ -220,7 +220,7 @@ def test_of_a_single_frame_the_middle_one_is_embedded():
     model = toy.video_text()
     clips = RNG.integers(256, size=(2, 3, 12, 12, 3), dtype=np.uint8)
     middle = np.repeat(clips[:, 1:2], 3, axis=1)
-    found = features.single_frame_embeddings_of(model)(clips)
+    found = features.of_middle_frame(features.embeddings_of(model))(clips)
     assert toy.close(found, features.embeddings_of(model)(middle))
     assert not toy.close(found, features.embeddings_of(model)(clips))
 

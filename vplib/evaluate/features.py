@@ -197,15 +197,12 @@ def tokens_of(encoder: VideoEncoder, dtype: str = "float32") -> Callable:
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
     """Tokens of the clip's middle frame shown in every frame: what appearance alone can tell."""
-    return _of_middle_frame(tokens_of(encoder))
+    return of_middle_frame(tokens_of(encoder))
 
 
-def single_frame_embeddings_of(model: VideoText) -> Callable:
-    """The same as one vector of unit length a clip."""
-    return _of_middle_frame(embeddings_of(model))
+def of_middle_frame(run: Callable) -> Callable:
+    """`run` of clips whose middle frame is shown in every frame."""
 
-
-def _of_middle_frame(run: Callable) -> Callable:
     def encode(video):
         middle = video.shape[1] // 2
         return run(np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))

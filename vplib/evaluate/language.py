@@ -253,6 +253,7 @@ CHOICE = Metric(ranking.choice, lambda outputs, targets: ranking.choice_chance(o
 ACTION_MAP = Metric(
     lambda o, t: float(ranking.action_map(*_actions(o, t)).mean()),
     lambda o, t: float(random_precision(_actions(o, t)[1].T).mean()),
+    basic=True,
 )
 TASKS = {
     # Several captions a clip (MSRVTT, VATEX): texts (C N E), clips (C E), targets 0 to C - 1.
