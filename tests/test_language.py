@@ -146,15 +146,15 @@ def test_truncated_paragraphs_and_surviving_sentences_are_counted(vocabulary):
 
 
 def test_segments_choose_among_the_sentences_of_their_video():
-    counts = [1, 3, 4, 2]
+    counts = 10 * [1, 3, 4, 2]
     sentences, clips = ([unit(n, 6) for n in counts] for _ in range(2))
-    one = answer("segments", sentences, language.ragged(clips), range(4))
-    video = np.repeat(np.arange(4), counts)
+    one = answer("segments", sentences, language.ragged(clips), range(40))
+    video = np.repeat(np.arange(40), counts)
     similarity = np.concatenate(clips) @ np.concatenate(sentences).T
     within = ranking.within_video(similarity, video)
-    assert one.scores()[0] == ranking.choice(within, np.arange(10)).mean()
+    right = ranking.choice(within, np.arange(100))
+    assert one.scores()[0] == right.mean() != ranking.choice(within.T, np.arange(100)).mean()
     assert one.chance() == ranking.choice_chance(within) == pytest.approx(0.4)
-    assert answer("segments", sentences, language.ragged(sentences), range(4)).scores()[0] == 1
     alike = unit(4, 3, 6)
     assert answer("segments", [*alike], language.ragged([*alike]), range(4)).scores()[0] == 1
     # Drawn are videos, with all of their segments.

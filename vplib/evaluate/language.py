@@ -23,10 +23,15 @@ CLIP_PROMPTS = tuple(
     for kind in ("video", "photo", "example", "demonstration")
     for who in (
         "",
-        *(f"a person {does}" for does in ("", "using ", "doing ", "during ", "performing ")),
+        "a person ",
+        "a person using ",
+        "a person doing ",
+        "a person during ",
+        "a person performing ",
         "a person practicing ",
     )
 )
+
 
 # --- several captions a clip ---------------------------------------------------------------------
 
@@ -233,7 +238,7 @@ def _matched_by_chance(outputs: Float[np.ndarray, "V S S"], targets) -> float:
 
 def _actions(
     outputs: Float[np.ndarray, "C K"], targets: Int[np.ndarray, " C"]
-) -> tuple[Float[np.ndarray, "A C"], np.ndarray]:
+) -> tuple[Float[np.ndarray, "A C"], Bool[np.ndarray, "A C"]]:
     """Of each text of an action that any clip shows, how similar the clips are, and which show it.
     Another could not be found: it is left out.
     """
