@@ -277,7 +277,7 @@ def test_shipped_weights_give_the_committed_retrieval_within_its_interval(out):
         rows = committed("41_retrieval_zero_shot", scale)
         for way, task in {"t2v": "text_to_video", "v2t": "video_to_text"}.items():
             answers = tasks.answer(tasks.TASKS[task], [words], videos, np.arange(len(words)))
-            row = rows[f"retrieval_{way}_r1"]
+            row = rows[f"retrieval_{way}_stage1_r1"]
             assert row["low"] <= answers.scores("r1").mean() <= row["high"], (scale, way)
 
 

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,10 +70,39 @@ def features(
     `evaluate.features`, and so is what is done with videos that cannot be read; one that is shorter
     than a window is such a video. Raises SourceError, CheckpointError and MemoryError as there.
     """
+
+    def cut(row: int, seconds: float) -> Float[np.ndarray, "W 2"]:
+        begin = starts(seconds, length, stride)
+        return np.stack([begin, begin + length], 1)
+
+    view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
+    skipping = dict(batch=batch, max_skipped_fraction=max_skipped_fraction)
+    return stretches(encoders, source, cut, name=name, out=out, **view, **skipping)
+
+
+def stretches(
+    encoders: Mapping[str, Callable],
+    source: Originals,
+    cut: Callable[[int, float], Float[np.ndarray, "W 2"]],
+    *,
+    name: str,
+    out: Path,
+    frames: int,
+    size: int,
+    resolution: int | None = None,
+    max_pixels: int = PIXELS,
+    batch: int,
+    max_skipped_fraction: float,
+) -> Windows:
+    """The same of any stretches of time: `cut(row, seconds)` says when those of a video of so many
+    seconds begin and end.
+
+    A video for which it raises ValueError ("what is wrong: what to do") is one that cannot be read.
+    """
     values, began, ends, rows, skipped = {of: [] for of in encoders}, [], [], [], []
     view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
     with Progress(len(source), name) as progress:
-        for row, read in _videos(source, length, stride, view):
+        for row, read in _videos(source, cut, view):
             if isinstance(read, VideoError):
                 skipped.append({"file": read.name, "reason": read.problem})
             else:
@@ -100,14 +130,14 @@ def _in_batches(
 
 
 def _videos(
-    source: Originals, length: float, stride: float, view: dict
+    source: Originals, cut: Callable, view: dict
 ) -> Iterator[tuple[int, "VideoError | tuple[np.ndarray, np.ndarray, float]"]]:
     """Each video's windows, when they begin, and when it ends; the next is read meanwhile."""
 
     def read(index: int):
         try:
             original, meta = source.original(index)
-            return _windows(original, meta["file_name"], length, stride, **view)
+            return _windows(original, meta["file_name"], partial(cut, index), **view)
         except VideoError as error:
             return error
 
@@ -125,8 +155,7 @@ def _videos(
 def _windows(
     original: bytes | Path,
     name: str,
-    length: float,
-    stride: float,
+    cut: Callable[[float], np.ndarray],
     *,
     frames: int,
     size: int,
@@ -142,13 +171,13 @@ def _windows(
     )
     seconds = float(whole.end - whole.times[0])
     try:
-        begin = starts(seconds, length, stride)
+        times = cut(seconds)
     except ValueError as error:
         raise VideoError(name, *str(error).split(": ", 1)) from None
     shown, clips = whole.times - whole.times[0], []
-    for start in begin:
-        moments = start + (np.arange(frames) + 0.5) / frames * length
+    for start, end in times:
+        moments = start + (np.arange(frames) + 0.5) / frames * (end - start)
         # As `video.uniform_indices`: a moment on the border of two frames takes the later one.
         picked = np.searchsorted(shown, moments + 1e-6, side="right") - 1
         clips.append(pipeline.crop(whole.frames[picked], size))
-    return np.stack(clips), begin, seconds
+    return np.stack(clips), times[:, 0], seconds

@@ -2,5 +2,5 @@
 
 Read corpora, then scenes, drawing and captions. Beside them stand families for evaluation alone:
 untrimmed videos, and animals, whose bodies are creatures; records are how both are stored.
-families has all of evaluation under their names.
+families has all of evaluation under their names. choices asks about motion in words.
 """
