@@ -97,7 +97,9 @@ def test_windows_are_means_of_tokens_and_then_probabilities_of_the_classes(monke
     monkeypatch.setattr(heads, "predict", lambda probe, x: x.mean(1)[:, :3] * 0 + np.log(probe))
     tokens = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
     probes = [np.array([1.0, 2, 5]), np.array([1.0, 4, 5])]
-    known = tasks.Answers(None, None, None, ["a", "b", "c"], heads=probes)
+    known = tasks.Answers(
+        tasks.TASKS["classification"], np.zeros((2, 1, 3)), np.zeros(1), ["a", "b", "c"], probes
+    )
     run = localise.windowed(lambda clips: tokens, known, ["c", "a"])
     expected = np.mean([[5 / 6, 1 / 6]] * 2, 0)
     np.testing.assert_allclose(run(None)[:, :4], tokens.astype(float).mean(1))
@@ -120,7 +122,8 @@ class Source:
 
     def original(self, index):
         file = video.encode(np.full((self.frames, 16, 16, 3), 99, np.uint8), 8)
-        facts = self.metas[index] or {"events": [], "objects": []}
+        facts = self.metas[index]
+        facts = {"events": [], "objects": []} if facts is None else facts
         here = {"file_name": f"{index}.mp4", "frames": self.frames, "fps": 8.0}
         return b"no video" if self.metas[index] is None else file, here | facts
 
@@ -219,17 +222,23 @@ def test_key_frames_are_of_the_clips_that_were_read(tmp_path):
 
 
 def test_the_stand_in_of_a_detector_misses_moves_and_invents():
-    own = np.tile([[[0.2, 0.2, 0.4, 0.4], [0.6, 0.6, 0.8, 0.9]]], (1000, 1, 1))
+    own = [np.array([[0.2, 0.2, 0.4, 0.4], [0.6, 0.6, 0.8, 0.9]])] * 1000
     found = localise.detected(own, seed=3)
     places = np.concatenate([one for one, _ in found])
     scores = np.concatenate([one for _, one in found])
     assert len(places) == pytest.approx(1000 * (2 * 0.9 + 1.0), rel=0.05)
-    overlap = np.concatenate([detection.iou(one, o).max(1) for (one, _), o in zip(found, own)])
+    overlap = np.concatenate(
+        [detection.iou(one, o).max(1) for (one, _), o in zip(found, own, strict=True)]
+    )
     moved = overlap < 1
     assert overlap[moved].mean() > 0.7 and (scores[moved] > 0.8).mean() > 0.9
     assert (scores[~moved] > 0.8).mean() < 0.1 < 0.5 < (scores[~moved] > 0.2).mean() < 0.8
     again = localise.detected(own, seed=3)
-    assert all((a == b).all() for one, two in zip(found, again) for a, b in zip(one, two))
+    assert all(
+        (a == b).all()
+        for pair in zip(found, again, strict=True)
+        for a, b in zip(*pair, strict=True)
+    )
 
 
 def framed(clips: int, seed: int) -> localise.KeyFrames:
