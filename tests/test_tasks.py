@@ -3,12 +3,11 @@
 from functools import partial
 
 import numpy as np
-import optax
 import pytest
 import toy
 
 from vplib.data import shards
-from vplib.evaluate import features, heads, metrics, tasks
+from vplib.evaluate import features, metrics, precision, tasks
 
 RECIPE = dict(heads=2, epochs=2, batch=4, learning_rate=1e-2, weight_decay=0.01)
 
@@ -170,52 +169,70 @@ def test_labels_are_checked_before_anything_is_encoded(corpus, tmp_path, labels)
     assert not encoded
 
 
-def test_a_metric_that_is_no_mean_over_clips_needs_nothing_but_itself(
-    corpus, tmp_path, monkeypatch
-):
-    """Several classes a clip and mean average precision: tomorrow's task, made of what is here."""
-
-    def several(labels, classes):
-        return np.ones(len(labels), bool), np.array(
-            [[c in of for c in classes] for of in labels], float
-        )
-
-    def average_precision(outputs, targets):
-        order = np.argsort(-outputs, axis=0)
-        hit = np.take_along_axis(targets, order, 0)
-        precision = hit.cumsum(0) / np.arange(1, len(hit) + 1)[:, None]
-        return float(((precision * hit).sum(0) / hit.sum(0).clip(1)).mean())
-
-    kind = tasks.Task(
-        {"map": tasks.Metric(average_precision, lambda outputs, targets: targets.mean())},
-        heads.predict,
-        several,
-        partial(heads.train_probe, loss=optax.sigmoid_binary_cross_entropy),
-    )
-    monkeypatch.setitem(tasks.TASKS, "several", kind)
+def test_several_labels_a_clip_are_scored_by_the_rule_of_charades(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(metrics, "bootstrap", partial(metrics.bootstrap, draws=100))
     sources = {part: Labelled(corpus, ["a", "b"] * 4) for part in ("train", "val")}
-    wanted = {"signs": WHERE | {"label": "signs", "kind": "several"}}
+    wanted = {"signs": WHERE | {"label": "signs", "kind": "multilabel"}}
     encoders = {
         "x": lambda videos: videos[:, :, :4, :4, 0].reshape(-1, 3, 16).astype(np.float16),
-        "y": lambda videos: videos[:, :, 4:8, :4, 2].reshape(-1, 3, 16).astype(np.float16),
+        "y": lambda videos: videos[:, :, 4:8, :4, 1].reshape(-1, 3, 16).astype(np.float16),
     }
     answers = tasks.probe(
         wanted, sources, encoders, reading=reading(tmp_path), seeds=range(2), **RECIPE
     )
     one, other = answers["x", "signs"], answers["y", "signs"]
+    assert one.targets.tolist() == [[1, 0]] * 4 + [[1, 1]] * 4 and len(one.heads) == 2
     (row,) = tasks.rows("signs_x", one)
     assert row["name"] == "signs_x_map" and row["low"] <= row["value"] <= row["high"]
-    assert row["value"] == pytest.approx(
-        np.mean([average_precision(outputs, one.targets) for outputs in one.outputs])
-    )
-    assert one.chance() == 0.75
-    perfect = tasks.Answers(kind, np.stack([one.targets] * 2), one.targets)
+    expected = np.mean([precision.charades_map(outputs, one.targets) for outputs in one.outputs])
+    assert row["value"] == pytest.approx(expected)
+    chance = precision.random_precision(one.targets)
+    assert one.chance() == pytest.approx(chance.mean()) and chance[0] == 1
+    perfect = tasks.Answers(one.task, np.stack([one.targets] * 2), one.targets)
     assert tasks.row("perfect", perfect)["low"] == 1  # clips are drawn with their own targets
     same = tasks.difference("none", one, one)
     assert (same["value"], same["low"], same["high"]) == (0, 0, 0)  # paired: drawn alike
-    assert tasks.difference("gap", one, other)["low"] < tasks.difference("gap", one, other)["high"]
+    gap = tasks.difference("gap", one, other, metric="map")
+    assert gap["low"] <= gap["value"] <= gap["high"] and gap["unit"] == "points"
     assert np.isfinite(tasks.table(answers).query("task == 'signs'")["map"]).all()
+
+
+def test_clips_without_a_known_label_are_left_out():
+    labels = [["b", "new"], "a", [], None, ["new"], ["a", "b"]]
+    use, targets = tasks.class_sets(labels, ["a", "b"])
+    assert use.tolist() == [True, True, False, False, False, True]
+    assert targets[use].tolist() == [[0, 1], [1, 0], [1, 1]]
+
+
+def test_a_basic_interval_is_the_percentile_one_mirrored_at_the_value():
+    """Average precision rises when clips are drawn twice, so that its draws sit too high."""
+    rng = np.random.default_rng(0)
+    outputs, targets = rng.normal(size=(1, 60, 1)), rng.integers(2, size=(60, 1))
+    score = tasks.MAP["map"].score
+    plain, basic = (
+        tasks.row("x", tasks.Answers(task, outputs, targets))
+        for task in (
+            tasks.Task({"map": tasks.Metric(score, None, *more)}, metrics.top1)
+            for more in ((), (True,))
+        )
+    )
+    value = basic["value"]
+    assert basic["low"] == pytest.approx(2 * value - plain["high"])
+    assert basic["high"] == pytest.approx(2 * value - plain["low"])
+    assert plain["high"] - value > 1.05 * (value - plain["low"])  # that is: too high
+    near = np.append(np.linspace(1, 2, 30), np.linspace(0, 0.9, 30))[None, :, None]
+    right = (np.arange(60) < 31)[:, None].astype(int)
+    row = tasks.row("x", tasks.Answers(tasks.TASKS["multilabel"], near, right))
+    assert row["high"] <= 1  # a fraction stays one
+
+
+def test_an_unknown_kind_of_task_is_named():
+    wanted = {"signs": WHERE | {"kind": "zero_shot"}}
+    words = (
+        r"^data.tasks.signs is of kind 'zero_shot', .*: choose one of classification, multilabel\."
+    )
+    with pytest.raises(tasks.LabelError, match=words):
+        tasks.probe(wanted, {}, {}, reading={}, seeds=[0])
 
 
 # --- without training ----------------------------------------------------------------------------

@@ -95,6 +95,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("hardware.remat optim.tensorboard stage2.*", _flag),
     ("probe.shots probe.width eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
+    ("gtad.window gtad.stride", _positive),
+    ("gtad.* boxes.* views.*", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
 OPEN = ("data.corpora", "data.tasks", "data.families")

@@ -12,9 +12,11 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+import optax
 import pandas as pd
+from scipy import special
 
-from vplib.evaluate import heads, metrics
+from vplib.evaluate import heads, metrics, precision
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -25,7 +27,11 @@ class LabelError(ValueError):
 
 class Metric(NamedTuple):
     """Functions of (outputs, targets): the score of each clip, or one of all where it is no mean;
-    what guessing gets. `basic` is for average precisions: see `row`.
+    what guessing gets.
+
+    `basic`: its interval is the basic one of the bootstrap, (2 value - high, 2 value - low). A clip
+    that is drawn twice is ranked twice at the same place, which raises average precision, so the
+    values of draws, and with them a percentile interval, sit too high for few clips.
     """
 
     score: Callable
@@ -39,23 +45,30 @@ class Task:
 
     `targets(labels, classes)`: which clips can be used, and the target of each. `train(features,
     targets, *, classes, seed, **recipe)`: a head; None where it is not trained but given.
-    `predict(head, features)`: an output a clip.
+    `predict(head, features)`: an output a clip, of which `probabilities` makes what several views
+    of a clip are averaged in.
     """
 
     metrics: Mapping[str, Metric]
     predict: Callable
     targets: Callable | None = None
     train: Callable | None = None
+    probabilities: Callable | None = None
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What R heads say of the C test clips that can be scored, and the truth."""
+    """What R heads say of the C test clips that can be scored, and the truth.
+
+    `heads` are those that were trained for it, and `rows` says which of all test clips those are.
+    """
 
     task: Task
     outputs: np.ndarray  # R C ...
     targets: np.ndarray  # C ...
     classes: Sequence[str] = ()
+    heads: Sequence = ()
+    rows: np.ndarray | None = None  # C
 
     @property
     def metric(self) -> str:
@@ -105,15 +118,43 @@ def class_numbers(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray,
     return targets >= 0, targets
 
 
+def class_sets(labels: Sequence, classes: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Which clips have any of `classes`, and 1 for those that each one has, else 0.
+
+    A label that is none of `classes` is ignored. Clips without any are no negatives, they are left
+    out: the rule of Charades (`precision.charades_map`).
+    """
+    own = [[label] if isinstance(label, str) else label or [] for label in labels]
+    targets = np.array([[name in of for name in classes] for of in own], np.float32)
+    targets = targets.reshape(len(own), len(classes))
+    return targets.any(1), targets
+
+
 def _share(k: int) -> Callable:
     """The chance that one of k different guesses is right."""
     return lambda outputs, targets: min(k / outputs.shape[-1], 1.0)
 
 
 TOP1 = {"top1": Metric(metrics.top1, _share(1))}
+MAP = {  # of several classes a clip
+    "map": Metric(
+        partial(precision.charades_map, skip_absent=True),
+        lambda outputs, targets: np.nanmean(precision.random_precision(targets)),
+        basic=True,
+    )
+}
 RECALL = {f"r{k}": Metric(partial(metrics.recall_at, k=k), _share(k)) for k in (1, 5)}
 TASKS = {
-    "classification": Task(TOP1, heads.predict, class_numbers, heads.train_probe),
+    "classification": Task(
+        TOP1, heads.predict, class_numbers, heads.train_probe, partial(special.softmax, axis=-1)
+    ),
+    "multilabel": Task(
+        MAP,
+        heads.predict,
+        class_sets,
+        partial(heads.train_probe, loss=optax.sigmoid_binary_cross_entropy),
+        special.expit,
+    ),
     # Of clips and texts in one space. The head is one vector a class, or the text of each clip.
     "zero_shot": Task(TOP1, lambda names, clips: clips @ names.T, class_numbers),
     "text_to_video": Task(RECALL, lambda texts, clips: texts @ clips.T),
@@ -227,6 +268,20 @@ def usable(
 # --- heads and answers ---------------------------------------------------------------------------
 
 
+def turns(
+    encoders: Mapping[str, Callable | Sequence[Callable]], seeds: Sequence[int]
+) -> tuple[dict[str, Callable], dict[str, list[str]]]:
+    """All encoders under names of their own, and the one that each seed's head is trained on: of
+    several under one name (random weights, drawn several times) the heads take turns.
+    """
+    found, of_seed = {}, {}
+    for name, one in encoders.items():
+        several = {name: one} if callable(one) else {f"{name} {k}": f for k, f in enumerate(one)}
+        found |= several
+        of_seed[name] = [[*several][k % len(several)] for k in range(len(seeds))]
+    return found, of_seed
+
+
 def probe(
     wanted: Mapping[str, Mapping],
     sources: Mapping[str, Originals],
@@ -236,15 +291,15 @@ def probe(
     seeds: Sequence[int],
     **recipe,
 ) -> dict[tuple[str, str], Answers]:
-    """The answers of every (encoder, task): one head a seed is trained on the frozen features.
+    """The answers of every (encoder, task): one head a seed is trained on the frozen features, with
+    several encoders under one name as in `turns`.
 
-    Of several encoders under one name (random weights, drawn several times) the heads take turns.
     `wanted` is `data.tasks`: name -> {train, test, label} and, unless it is a classification,
     `kind`; `sources` are the corpora of these names. Videos are read once for all encoders and
     tasks of the same corpora. `reading` as `features`, `recipe` as the task's `train`. Raises
     LabelError before anything is encoded.
     """
-    tasks = {name: TASKS[where.get("kind", "classification")] for name, where in wanted.items()}
+    tasks = {name: _kind(name, where) for name, where in wanted.items()}
     parts = {name: (where["train"], where["test"]) for name, where in wanted.items()}
     metas = {part: metadata(source) for part, source in sources.items()}
     known = {
@@ -253,19 +308,15 @@ def probe(
     }
     for name, pair in parts.items():
         split(tasks[name], *known[name], pair)
-    answers, turns, of_seed = {}, {}, {}
-    for name, one in encoders.items():
-        several = {name: one} if callable(one) else {f"{name} {k}": f for k, f in enumerate(one)}
-        turns |= several
-        of_seed[name] = [[*several][k % len(several)] for k in range(len(seeds))]
+    (every, of_seed), answers = turns(encoders, seeds), {}
     for pair in dict.fromkeys(parts.values()):
-        found = [features(turns, sources[part], name=part, **reading) for part in pair]
+        found = [features(every, sources[part], name=part, **reading) for part in pair]
         here, done = [name for name in wanted if parts[name] == pair], 0
         with Progress(len(here) * len(encoders), "probes") as progress:
             for name in here:
                 classes, train, test = usable(tasks[name], known[name], found, pair)
                 for encoder, keys in of_seed.items():
-                    outputs = []
+                    trained, outputs = [], []
                     for seed, key in zip(seeds, keys, strict=True):
                         head = tasks[name].train(
                             train.values[key],
@@ -274,13 +325,25 @@ def probe(
                             seed=seed,
                             **recipe,
                         )
+                        trained.append(head)
                         outputs.append(tasks[name].predict(head, test.values[key]))
                     answers[encoder, name] = Answers(
-                        tasks[name], np.stack(outputs), test.targets, classes
+                        tasks[name], np.stack(outputs), test.targets, classes, trained, test.rows
                     )
                     done += 1
                     progress.update(done)
     return {(encoder, name): answers[encoder, name] for encoder in encoders for name in wanted}
+
+
+def _kind(name: str, where: Mapping) -> Task:
+    kind = where.get("kind", "classification")
+    known = [name for name, task in TASKS.items() if task.train is not None]
+    if kind not in known:
+        raise LabelError(
+            f"data.tasks.{name} is of kind {kind!r}, which is none that heads are trained for: "
+            f"choose one of {', '.join(known)}."
+        )
+    return TASKS[kind]
 
 
 def answer(
@@ -339,9 +402,7 @@ def row(
     which stay paired.
 
     Its interval is a 95% bootstrap over seeds and clips (`metrics.interval`); a metric that is no
-    mean over clips is computed anew for every draw. Clips that are drawn twice raise an average
-    precision, so that percentiles of draws lie too high: the interval of a `basic` metric of one
-    encoder turns them over, (2 value - high, 2 value - low). In differences that cancels.
+    mean over clips is computed anew for every draw (`Metric.basic` says which interval is taken).
     """
     scores = [one.scores(metric) for one in answers]
     if all(score.ndim == 2 for score in scores):
@@ -356,8 +417,11 @@ def row(
         value = float(combine(*(score.mean() for score in scores)))
         repeats, clips = answers[0].outputs.shape[:2]
         value, low, high = metrics.bootstrap(measure, value, repeats, clips)
+        # In a difference on the same clips what `basic` corrects cancels.
         if len(answers) == 1 and answers[0].task.metrics[metric or answers[0].metric].basic:
             low, high = 2 * value - high, 2 * value - low
+            if unit == "fraction":
+                low, high = max(low, 0.0), min(high, 1.0)
     return {"name": name, "value": value, "low": low, "high": high, "unit": unit}
 
 
@@ -366,9 +430,9 @@ def rows(name: str, answers: Answers) -> list[dict]:
     return [row(f"{name}_{metric}", answers, metric=metric) for metric in answers.task.metrics]
 
 
-def difference(name: str, one: Answers, other: Answers) -> dict:
+def difference(name: str, one: Answers, other: Answers, *, metric: str | None = None) -> dict:
     """The headline row of one encoder minus another, in points."""
-    return row(name, one, other, unit="points", combine=lambda a, b: 100 * (a - b))
+    return row(name, one, other, metric=metric, unit="points", combine=lambda a, b: 100 * (a - b))
 
 
 def mean(name: str, answers: Iterable[Answers]) -> dict:
