@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from vplib.evaluate import heads, metrics
+from vplib.evaluate import heads, metrics, multilayer
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -113,6 +113,7 @@ TOP1 = {"top1": Metric(metrics.top1, _share(1))}
 RECALL = {f"r{k}": Metric(partial(metrics.recall_at, k=k), _share(k)) for k in (1, 5)}
 TASKS = {
     "classification": Task(TOP1, heads.predict, class_numbers, heads.train_probe),
+    "multilayer": Task(TOP1, multilayer.predict, class_numbers, multilayer.train),
     # Of clips and texts in one space. The head is one vector a class, or the text of each clip.
     "zero_shot": Task(TOP1, lambda names, clips: clips @ names.T, class_numbers),
     "text_to_video": Task(RECALL, lambda texts, clips: texts @ clips.T),
