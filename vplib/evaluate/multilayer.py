@@ -141,14 +141,22 @@ class MultilayerProbe(nnx.Module):
         return logits if self.most else logits[:, 0]
 
 
-def beside(tokens: Shaped[np.ndarray, "C k S D"]) -> Shaped[np.ndarray, "C S kD"]:
-    """The layers' tokens side by side along their features: what the head takes."""
+def beside(tokens: Shaped[np.ndarray, "*A S D"]) -> Shaped[np.ndarray, "C S kD"]:
+    """The layers' tokens side by side along their features: what the head takes.
+
+    Raises ValueError for tokens of one layer without its axis.
+    """
+    if tokens.ndim != 4:
+        raise ValueError(
+            f"tokens of shape {tokens.shape} are none of axes (clips, layers, tokens, features): "
+            "encode with multilayer.layers_of"
+        )
     clips, layers, places, width = tokens.shape
     return np.moveaxis(tokens, 1, 2).reshape(clips, places, layers * width)
 
 
 def train(
-    tokens: Shaped[np.ndarray, "C k S D"],
+    tokens: Shaped[np.ndarray, "C *k S D"],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     width: int | None = None,
@@ -161,9 +169,9 @@ def train(
     features then go to `gtad` (our choice: how the pooler learns for temporal localisation is not
     published).
     """
-    head = partial(MultilayerProbe, layers=tokens.shape[1])
+    inputs, head = beside(tokens), partial(MultilayerProbe, layers=tokens.shape[1])
     width = width or tokens.shape[-1]
-    return heads.train_probe(beside(tokens), targets, width=width, head=head, **recipe)
+    return heads.train_probe(inputs, targets, width=width, head=head, **recipe)
 
 
 def predict(

@@ -1,10 +1,9 @@
 """Damaged clips, on which a head that learned from whole ones is tested; and what that costs it."""
 
 import zlib
-from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from vplib.evaluate import heads, metrics
 from vplib.evaluate.tasks import Answers, Metric, Task
@@ -20,7 +19,11 @@ GREY = 128
 
 
 def damaged(
-    videos: UInt8[np.ndarray, "C T H W 3"], kind: str, severity: int, *, clips: Sequence[int]
+    videos: UInt8[np.ndarray, "C T H W 3"],
+    kind: str,
+    severity: int,
+    *,
+    clips: Int[np.ndarray, " C"],
 ) -> UInt8[np.ndarray, "C T H W 3"]:
     """The clips of these numbers, damaged in a way of SEVERITIES: `severity` 1, 2 or 3.
 
@@ -37,7 +40,7 @@ def damaged(
     strength, name = strengths[severity - 1], zlib.crc32(kind.encode())
     found = np.empty_like(videos)
     for one, (video, clip) in enumerate(zip(videos, clips, strict=True)):
-        found[one] = _DAMAGE[kind](video, strength, np.random.default_rng([name, int(clip)]))
+        found[one] = _DAMAGE[kind](video, strength, np.random.default_rng([name, clip]))
     return found
 
 
