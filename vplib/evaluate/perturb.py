@@ -5,7 +5,7 @@ import zlib
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from vplib.evaluate import heads, metrics
+from vplib.evaluate import heads
 from vplib.evaluate.tasks import Answers, Metric, Task
 
 # How strong each is, at three severities. Our choice: from hardly seen to hard for a person.
@@ -95,15 +95,11 @@ def relative_loss(whole: Answers, damaged: Answers) -> Answers:
     0 where the heads name no whole clip rightly. Above 0 also where nothing but luck is lost: at
     chance it is 1 - chance / top-1 of the whole clips.
     """
-    outputs = np.stack([whole.outputs, damaged.outputs], 2)  # R C 2 K
-    return Answers(
-        Task({"relative_loss": Metric(_lost, lambda *_: 0.0)}, heads.predict),
-        outputs,
-        whole.targets,
-        whole.classes,
-    )
+    right = np.stack([whole.scores(), damaged.scores()], 2)  # R C 2
+    task = Task({"relative_loss": Metric(_lost, lambda *_: 0.0)}, heads.predict)
+    return Answers(task, right, whole.targets, whole.classes)
 
 
-def _lost(outputs: Float[np.ndarray, "C 2 K"], targets: np.ndarray) -> float:
-    before, after = (float(metrics.top1(outputs[:, k], targets).mean()) for k in (0, 1))
-    return 1 - after / before if before else 0.0
+def _lost(right: Float[np.ndarray, "C 2"], targets: np.ndarray) -> float:
+    before, after = right.mean(0)
+    return float(1 - after / before) if before else 0.0
