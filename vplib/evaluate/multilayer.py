@@ -33,7 +33,7 @@ def layers_of(encoder: VideoEncoder, count: int = LAYERS, dtype: str = "float32"
 
     Which layers of a factorised encoder are the last four is not published. Our choice: the temporal
     ones (B, L and g have four), each followed by the encoder's last LayerNorm. Where these are fewer,
-    as in our tiny and small models, the last spatial ones come before them, each followed by the
+    as in our tiny and small models (two), the last spatial ones come before them, each followed by the
     spatial LayerNorm; their tokens have not met other frames. Raises ValueError if the encoder has
     fewer layers than `count`.
     """
