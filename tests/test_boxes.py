@@ -4,9 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import toy
 from flax import nnx
 
 from vplib.evaluate import boxes
+from vplib.model.attention import attend
 
 GRID = (2, 6, 6)
 RECIPE = dict(
@@ -200,3 +202,20 @@ def test_what_does_not_fit_the_head_is_one_sentence(trained):
         boxes.predict(trained, tokens, places, grid=(2, 6, 5))
     with pytest.raises(ValueError, match="^3 heads do not divide a width of 16: choose"):
         boxes.train(tokens, places, targets, seed=0, **RECIPE | {"heads": 3})
+
+
+def test_looking_is_attention_whose_keys_and_values_need_not_be_formed():
+    layer = toy.filled(lambda: boxes.CrossAttention(8, 2, inner=12, rngs=nnx.Rngs(0)))
+    queries, tokens = (
+        jnp.array(np.random.default_rng(n).normal(size=(3, n, 8)), jnp.float32) for n in (2, 5)
+    )
+
+    def project(x, part):
+        return jnp.einsum("bnd,dkh->bknh", x, part.w[...]) + part.b[...][:, None]
+
+    of, seen = layer.attention, layer.token_norm(tokens)
+    query = project(layer.query_norm(queries), of.query) * 6**-0.5
+    y = attend(query, project(seen, of.key), project(seen, of.value))
+    looked = jnp.einsum("bkmh,dkh->bmd", y, of.post.w[...]) + of.post.b[...]
+    expected = layer.ff_layer(queries + looked)
+    np.testing.assert_allclose(layer(queries, tokens), expected, atol=1e-5)

@@ -93,8 +93,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
     ("hardware.remat optim.tensorboard stage2.*", _flag),
-    ("probe.shots probe.width eval.frames", _or_null(_whole(1))),
-    ("probe.heads probe.epochs probe.seeds", _whole(1)),
+    ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
+    ("probe.heads *.epochs probe.seeds", _whole(1)),
     ("gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )

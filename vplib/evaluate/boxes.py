@@ -5,7 +5,7 @@ Source of every detail without another: VideoGLUE (arXiv:2307.03166) section 3.3
 frame, and belong to the clip's middle frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Shaped
 
 from vplib.evaluate.heads import fit
 from vplib.evaluate.proposals import interpolation
-from vplib.model.attention import Attention, attend
+from vplib.model.attention import Attention
 from vplib.model.layers import Dense, FeedForward, LayerNorm, gelu
 
 BINS = 7  # a side, of a region
@@ -55,28 +55,29 @@ def regions(
 
 class CrossAttention(nnx.Module):
     """One ordinary layer of queries that look at tokens, which stay: q + attention(norm q, norm
-    tokens), then + MLP(norm).
+    tokens), then + MLP(norm). `inner` is the summed width of the heads (`width` unless given).
 
-    Where residuals sit is not published; this is our choice.
+    Where residuals sit is not published; this is our choice. Queries are few, so keys and values
+    are not formed: as in `model.layers.AttentionPool`, exact and cheaper.
     """
 
-    def __init__(self, width: int, heads: int, *, rngs: nnx.Rngs):
+    def __init__(self, width: int, heads: int, *, inner: int | None = None, rngs: nnx.Rngs):
         self.query_norm, self.token_norm = LayerNorm(width), LayerNorm(width)
-        self.attention = Attention(width, heads, rngs=rngs)
+        self.attention = Attention(width, heads, inner=inner, rngs=rngs)
         self.ff_layer = FeedForward(width, 4 * width, gelu, rngs=rngs)
 
     def __call__(
         self, queries: Float[Array, "B M D"], tokens: Float[Array, "B S D"]
     ) -> Float[Array, "B M D"]:
-        def project(x, part):
-            return jnp.einsum("bnd,dkh->bknh", x, part.w[...]) + part.b[...][:, None]
-
-        own, seen = self.query_norm(queries), self.token_norm(tokens)
-        q = project(own, self.attention.query)
-        k, v = project(seen, self.attention.key), project(seen, self.attention.value)
-        y = attend(q * q.shape[-1] ** -0.5, k, v)
-        post = self.attention.post
-        queries = queries + jnp.einsum("bkmh,dkh->bmd", y, post.w[...]) + post.b[...]
+        own, seen, part = self.query_norm(queries), self.token_norm(tokens), self.attention
+        q = jnp.einsum("bmd,dkh->bmkh", own, part.query.w[...]) + part.query.b[...]
+        probe = jnp.einsum("bmkh,dkh->bmkd", q * q.shape[-1] ** -0.5, part.key.w[...])
+        b, m, k, d = probe.shape
+        weights = jax.nn.softmax(probe.reshape(b, m * k, d) @ jnp.swapaxes(seen, -1, -2))
+        mean = (weights @ seen).reshape(b, m, k, d)
+        value = jnp.einsum("bmkd,dkh->bmkh", mean, part.value.w[...]) + part.value.b[...]
+        looked = jnp.einsum("bmkh,dkh->bmd", value, part.post.w[...]) + part.post.b[...]
+        queries = queries + looked
         return self.ff_layer(queries)
 
 
@@ -158,9 +159,10 @@ def train(
     most: int,
     heads: int,
     seed: int,
+    head: Callable = BoxProbe,
     **recipe,
-) -> BoxProbe:
-    """A head trained on frozen tokens, the boxes of each clip and their classes (0 or 1, several a
+) -> nnx.Module:
+    """A `head` trained on frozen tokens, the boxes of each clip and their classes (0 or 1, several a
     box), padded to `most` boxes; the same bytes for the same seed.
 
     `grid` as `regions`, `recipe` as `heads.fit`. Raises ValueError for a clip without boxes, boxes
@@ -182,7 +184,7 @@ def train(
     packed[valid] = np.pad(np.concatenate(targets), [(0, 0), (0, 1)], constant_values=1)
     sample = tokens[:512].astype(np.float32)
     mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
-    model = BoxProbe(mean, deviation, heads, classes, most=most, rngs=nnx.Rngs(seed))
+    model = head(mean, deviation, heads, classes, most=most, rngs=nnx.Rngs(seed))
     return fit(model, inputs, packed, seed=seed, loss=_packed_loss, **recipe)
 
 
@@ -197,7 +199,7 @@ def _packed_loss(logits, packed):
 
 
 def predict(
-    model: BoxProbe,
+    model: nnx.Module,
     tokens: Shaped[np.ndarray, "C S D"],
     boxes: Sequence[Float[np.ndarray, "_ 4"]],
     *,

@@ -66,13 +66,15 @@ def train_probe(
     seed: int,
     width: int | None = None,
     block: bool = False,
+    head: Callable | None = None,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
-) -> Probe:
+) -> nnx.Module:
     """A probe trained as in `fit`, on frozen tokens; the same bytes for the same seed.
 
-    `heads` of a summed `width` pool, after a `block` if asked for: see `Probe`. `loss` takes logits
-    (B, K) and targets: numbers of classes, or what another loss of optax wants. Raises ValueError
-    if the number of a class is out of range or the heads do not divide their width.
+    `heads` of a summed `width` pool, after a `block` if asked for: see `Probe`, in whose place
+    another `head` of its arguments may be trained. `loss` takes logits (B, K) and targets: numbers
+    of classes, or what another loss of optax wants. Raises ValueError if the number of a class is
+    out of range or the heads do not divide their width.
     """
     if (width or tokens.shape[-1]) % heads:
         raise ValueError(
@@ -86,9 +88,9 @@ def train_probe(
         )
     sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
     mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
-    probe = Probe(mean, deviation, heads, classes, inner=width, block=block, rngs=nnx.Rngs(seed))
+    make = head or partial(Probe, block=block)
     return fit(
-        probe,
+        make(mean, deviation, heads, classes, inner=width, rngs=nnx.Rngs(seed)),
         tokens,
         targets,
         epochs=epochs,

@@ -16,7 +16,7 @@ import optax
 import pandas as pd
 from scipy import special
 
-from vplib.evaluate import heads, metrics, precision
+from vplib.evaluate import heads, metrics, multilayer, precision
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -147,6 +147,9 @@ RECALL = {f"r{k}": Metric(partial(metrics.recall_at, k=k), _share(k)) for k in (
 TASKS = {
     "classification": Task(
         TOP1, heads.predict, class_numbers, heads.train_probe, partial(special.softmax, axis=-1)
+    ),
+    "multilayer": Task(
+        TOP1, multilayer.predict, class_numbers, multilayer.train, partial(special.softmax, axis=-1)
     ),
     "multilabel": Task(
         MAP,

@@ -111,16 +111,16 @@ def stretches(
                 began.append(begin)
                 ends.append(end)
                 for encoder, run in encoders.items():
-                    values[encoder].append(_in_batches(run, clips, batch, encoder, name))
+                    values[encoder].append(in_batches(run, clips, batch, encoder, name))
             progress.update(row + 1, skipped=len(skipped))
     leave_out(skipped, rows, source, name, out, max_skipped_fraction)
     return Windows(values, began, np.array(ends), np.array(rows), skipped)
 
 
-def _in_batches(
+def in_batches(
     run: Callable, clips: UInt8[np.ndarray, "W T S S 3"], batch: int, encoder: str, name: str
 ) -> np.ndarray:
-    """Features of a video's windows; the last batch repeats its last clip."""
+    """Features of clips of corpus `name`, by an encoder; the last batch repeats its last clip."""
     parts = []
     for begin in range(0, len(clips), batch):
         part = clips[begin : begin + batch]

@@ -1,10 +1,10 @@
 """Every family of evaluation under its name: who writes its videos, and what is true of them."""
 
 from vplib.data.shards import Shards
-from vplib.world import animals, corpora, records, untrimmed
+from vplib.world import animals, arrow, corpora, records, untrimmed
 from vplib.world.scenes import EVALS
 
-NAMES = (*EVALS, *untrimmed.FAMILIES, *animals.FAMILIES)
+NAMES = (*EVALS, *untrimmed.FAMILIES, *animals.FAMILIES, "arrow")
 
 
 def source(
@@ -22,6 +22,8 @@ def source(
         return untrimmed.Untrimmed(corpus, count, **look)
     if family in animals.FAMILIES:
         return animals.Animals(corpus, count, **look)
+    if family == "arrow":
+        return arrow.Arrow(corpus, count, **look)
     raise ValueError(f"unknown family {family!r}: choose one of {', '.join(NAMES)}")
 
 
@@ -32,4 +34,6 @@ def known(shards: Shards) -> corpora.Known | records.Known:
         return records.Known(shards, untrimmed.truth)
     if family in animals.FAMILIES:
         return records.Known(shards, animals.truth)
+    if family == "arrow":
+        return records.Known(shards, arrow.truth)
     return corpora.Known(shards)
