@@ -92,7 +92,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
-    ("hardware.remat optim.tensorboard stage2.*", _flag),
+    ("science.stride", _whole(1)),
+    ("hardware.remat optim.tensorboard stage2.* science.specialist", _flag),
     ("probe.shots probe.width eval.frames", _or_null(_whole(1))),
     ("probe.heads probe.epochs probe.seeds", _whole(1)),
 )

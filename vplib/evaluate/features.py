@@ -197,11 +197,15 @@ def tokens_of(encoder: VideoEncoder, dtype: str = "float32") -> Callable:
 
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
     """Tokens of the clip's middle frame shown in every frame: what appearance alone can tell."""
-    tokens = tokens_of(encoder)
+    return of_middle_frame(tokens_of(encoder))
+
+
+def of_middle_frame(run: Callable) -> Callable:
+    """`run` of clips whose middle frame is shown in every frame."""
 
     def encode(video):
         middle = video.shape[1] // 2
-        return tokens(np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))
+        return run(np.repeat(video[:, middle : middle + 1], video.shape[1], axis=1))
 
     return encode
 
