@@ -139,8 +139,6 @@ def test_intervals_of_average_precision_are_basic_and_paired_differences_are_not
     assert (row["low"], row["high"]) == pytest.approx((2 * value - high, 2 * value - low))
     gap = tasks.difference("x", one, other)
     assert gap["low"] < gap["value"] < gap["high"]
-    same = tasks.difference("x", one, one)
-    assert same["low"] == same["high"] == 0
 
 
 # --- boxes ---------------------------------------------------------------------------------------
@@ -205,14 +203,15 @@ def test_boxes_that_are_missing_outside_or_too_many_are_one_sentence():
 # --- clips that are read as several windows ------------------------------------------------------
 
 
-def test_windows_of_a_clip_stay_in_the_order_of_time():
-    def run(windows):  # two tokens a frame
+def test_tokens_of_a_clip_are_means_over_its_windows():
+    def run(windows):  # a token a frame
         assert windows.shape[1] == 4
-        return np.repeat(windows[..., 0, 0, :1], 2, axis=1)
+        return windows[..., 0, 0, :1].astype(np.float16)
 
     video = np.arange(24, dtype=np.uint8).reshape(2, 12, 1, 1, 1) + np.zeros(3, np.uint8)
     tokens = science.in_windows(run, 4)(video)
-    assert tokens[..., 0].tolist() == np.repeat(np.arange(24).reshape(2, 12), 2, 1).tolist()
+    assert tokens.dtype == np.float16
+    assert tokens[..., 0].tolist() == [[4, 5, 6, 7], [16, 17, 18, 19]]
     still = features.of_middle_frame(science.in_windows(run, 4))(video)
     assert (still[0] == 6).all() and (still[1] == 18).all()
 
@@ -312,7 +311,7 @@ def test_a_specialist_of_boxes_pools_regions_as_the_frozen_head_does():
         meta([[0.2, 0.3, 0.5, 0.6], [0.5, 0.5, 0.9, 0.9]], [["walk", "rest"], ["run"]]),
         meta([[0.3, 0.4, 0.8, 0.7]], [["rest"]], "1.mp4"),
         values={"pixels": videos, "x": encode(videos)},
-        grid=(6, 3, 3),
+        grid=(3, 3, 3),
     )
     recipe = dict(heads=2, seed=0, batch=2, learning_rate=1e-3, weight_decay=0.0)
     model = science.specialist(part, "pixels", sizes=sizes, steps=1, **recipe)
@@ -335,7 +334,9 @@ def test_both_learn_what_their_labels_show():
     level = np.array([KINDS.index(label) for label in labels])[:, None, None, None, None]
     videos = rng.integers(0, 60, (48, 3, 12, 12, 3), dtype=np.uint8) + (90 * level).astype(np.uint8)
     found = features.Features(
-        {"pixels": videos, "x": features.tokens_of(toy.encoder())(videos)}, np.arange(48), []
+        {"pixels": videos, "x": np.asarray(features.tokens_of(toy.encoder())(videos))},
+        np.arange(48),
+        [],
     )
     part = science.whole(found, labels, KINDS, name="kabr")
     recipe = dict(heads=2, batch=8, learning_rate=3e-3, weight_decay=0.0)
