@@ -314,8 +314,8 @@ def test_a_specialist_of_boxes_pools_regions_as_the_frozen_head_does():
         grid=(3, 3, 3),
     )
     recipe = dict(heads=2, seed=0, batch=2, learning_rate=1e-3, weight_decay=0.0)
-    model = science.specialist(part, "pixels", sizes=sizes, steps=1, **recipe)
-    frozen = science.frozen(part, "x", epochs=1, **recipe)
+    model = science.specialist(part, "pixels", sizes=sizes, steps=2, **recipe)
+    frozen = science.frozen(part, "x", epochs=2, **recipe)
     shapes = [{k: v.shape for k, v in toy.leaves(head).items()} for head in (frozen, model.head)]
     assert shapes[0] == shapes[1]
     model.encoder = toy.encoder()

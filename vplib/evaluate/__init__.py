@@ -3,5 +3,5 @@
 Read features, heads and metrics, with precision, ranking and detection for what is no mean over
 clips, then tasks, which joins them, then classify and ceilings, and tokens (of a locked encoder,
 which training reads). Long videos: windows. Localisation: proposals and
-gtad in time, boxes in space.
+gtad in time, boxes in space. Behaviour of animals, by all of these: science.
 """
