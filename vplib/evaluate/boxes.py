@@ -37,20 +37,29 @@ def regions(
             f"{tokens.shape[1]} tokens a clip are no grid of {' x '.join(map(str, grid))} in time, "
             "height and width: give the encoder's own"
         )
-    within = (np.arange(BINS) + 0.5) / BINS
     found = np.empty((*boxes.shape[:2], tokens.shape[-1]), np.float32)
-    for clip, (own, places) in enumerate(zip(tokens, boxes, strict=True)):
-        x, y = (
-            interpolation((low + (high - low) * within) * size - 0.5, size)  # M 7 size
-            for size, low, high in (
-                (grid[2], places[:, :1], places[:, 2:3]),
-                (grid[1], places[:, 1:2], places[:, 3:]),
-            )
-        )
+    for clip, (own, y, x) in enumerate(zip(tokens, *samples(boxes, grid), strict=True)):
         image = own.reshape(*grid, -1).mean(0, dtype=np.float32)  # H W D
         rows = np.einsum("myh,hwd->mywd", y, image)
         found[clip] = np.einsum("mxw,mywd->myxd", x, rows, optimize=True).max((1, 2))
     return found
+
+
+def samples(
+    boxes: Float[np.ndarray, "*A 4"], grid: tuple[int, int, int]
+) -> tuple[Float[np.ndarray, "*A 7 H"], Float[np.ndarray, "*A 7 W"]]:
+    """Weights of the rows and of the columns of a `grid` (time, height, width) at the centres of
+    the 7x7 bins of each box.
+    """
+    within = (np.arange(BINS) + 0.5) / BINS
+    y, x = (
+        interpolation((low + (high - low) * within) * size - 0.5, size)
+        for size, low, high in (
+            (grid[1], boxes[..., 1:2], boxes[..., 3:]),
+            (grid[2], boxes[..., :1], boxes[..., 2:3]),
+        )
+    )
+    return y, x
 
 
 class CrossAttention(nnx.Module):
@@ -180,22 +189,30 @@ def train(
             )
     classes = targets[0].shape[-1]
     inputs, valid = _inputs(tokens, boxes, grid, most)
-    packed = np.zeros((*valid.shape, classes + 1), np.float32)  # and whether it is a box
-    packed[valid] = np.pad(np.concatenate(targets), [(0, 0), (0, 1)], constant_values=1)
     sample = tokens[:512].astype(np.float32)
     mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
     model = head(mean, deviation, heads, classes, most=most, rngs=nnx.Rngs(seed))
-    return fit(model, inputs, packed, seed=seed, loss=_packed_loss, **recipe)
+    return fit(model, inputs, pack(targets, valid), seed=seed, loss=packed_loss, **recipe)
+
+
+def pack(
+    targets: Sequence[Shaped[np.ndarray, "_ K"]], valid: Bool[np.ndarray, "C M"]
+) -> Float[np.ndarray, "C M K+1"]:
+    """The classes of each box, and last whether it is one: what `packed_loss` takes."""
+    packed = np.zeros((*valid.shape, targets[0].shape[-1] + 1), np.float32)
+    packed[valid] = np.pad(np.concatenate(targets), [(0, 0), (0, 1)], constant_values=1)
+    return packed
+
+
+def packed_loss(logits: Float[Array, "B M K"], packed: Float[Array, "B M K+1"]) -> Float[Array, ""]:
+    """`loss` of targets that `pack` made."""
+    return loss(logits, packed[..., :-1], packed[..., -1] > 0)
 
 
 def _inputs(tokens, boxes, grid, most):
     places, valid = pad(boxes, most)
     queries = regions(tokens, places, grid).astype(tokens.dtype)
     return np.concatenate([queries, tokens], axis=1), valid
-
-
-def _packed_loss(logits, packed):
-    return loss(logits, packed[..., :-1], packed[..., -1] > 0)
 
 
 def predict(

@@ -5,7 +5,7 @@ Beside a probe's score these tell a probe that cannot read from an encoder that 
 
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int, UInt8
+from jaxtyping import Array, Float, Int, Shaped, UInt8
 
 from vplib.evaluate import heads
 from vplib.model.encoders import VideoClassifier, pixels
@@ -87,9 +87,22 @@ def end_to_end(
     """Encoder, pooling and classifier trained together on labelled clips from random weights, for
     `steps` batches at least; `recipe` as `heads.fit`.
     """
-    epochs = -(-steps // (len(labels) // min(batch, len(labels))))
     model = _OfBytes(sizes, seed)
-    return heads.fit(model, videos, labels, epochs=epochs, batch=batch, seed=seed, **recipe)
+    return for_steps(model, videos, labels, steps=steps, batch=batch, seed=seed, **recipe)
+
+
+def for_steps(
+    model: nnx.Module,
+    inputs: Shaped[np.ndarray, "C ..."] | tuple[Shaped[np.ndarray, "C ..."], ...],
+    targets: Shaped[np.ndarray, "C ..."],
+    *,
+    steps: int,
+    batch: int,
+    **recipe,
+) -> nnx.Module:
+    """`heads.fit` for as many epochs as make `steps` batches at least."""
+    epochs = -(-steps // (len(targets) // min(batch, len(targets))))
+    return heads.fit(model, inputs, targets, epochs=epochs, batch=batch, **recipe)
 
 
 class _OfBytes(nnx.Module):

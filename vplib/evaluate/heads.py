@@ -104,7 +104,7 @@ def train_probe(
 
 def fit(
     model: nnx.Module,
-    inputs: Shaped[np.ndarray, "C ..."],
+    inputs: Shaped[np.ndarray, "C ..."] | tuple[Shaped[np.ndarray, "C ..."], ...],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     epochs: int,
@@ -118,14 +118,15 @@ def fit(
     after 5% warm-up.
 
     `loss` takes the model's output and targets. Every epoch has an order of its own, drawn by
-    `seed`; what does not fill a batch is left out of it. A batch is at most all inputs.
+    `seed`; what does not fill a batch is left out of it. A batch is at most all inputs, which are
+    one array or several that belong together.
     """
     batch = min(batch, len(targets))
     per_epoch = len(targets) // batch
     graph, params, fixed = nnx.split(model, nnx.Param, ...)
     tx = _optimiser(learning_rate, epochs * per_epoch, weight_decay)
     state, rng = tx.init(params), np.random.default_rng(seed)
-    inputs, targets = jnp.asarray(inputs), jnp.asarray(targets)
+    inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
     for _ in range(epochs):
         order = rng.permutation(len(targets))[: per_epoch * batch].reshape(per_epoch, batch)
         params, state = _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order)
@@ -154,21 +155,25 @@ def _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order):
 
     def step(carry, rows):
         params, state = carry
-        updates, state = tx.update(
-            jax.grad(mean_loss)(params, inputs[rows], targets[rows]), state, params
-        )
+        x, y = jax.tree.map(lambda part: part[rows], (inputs, targets))
+        updates, state = tx.update(jax.grad(mean_loss)(params, x, y), state, params)
         return (optax.apply_updates(params, updates), state), None
 
     return jax.lax.scan(step, (params, state), order)[0]
 
 
 def predict(
-    model: nnx.Module, inputs: Shaped[np.ndarray, "C ..."], *, batch: int = 128
-) -> Float[np.ndarray, "C K"]:
-    """What a probe, or another model of one argument, says of many clips."""
-    return np.concatenate(
-        [np.asarray(_outputs(model, inputs[i : i + batch])) for i in range(0, len(inputs), batch)]
-    )
+    model: nnx.Module,
+    inputs: Shaped[np.ndarray, "C ..."] | tuple[Shaped[np.ndarray, "C ..."], ...],
+    *,
+    batch: int = 128,
+) -> Float[np.ndarray, "C ..."]:
+    """What a probe, or another model of one argument, says of many clips; inputs as in `fit`."""
+    parts = []
+    for i in range(0, len(jax.tree.leaves(inputs)[0]), batch):
+        part = jax.tree.map(lambda whole, i=i: whole[i : i + batch], inputs)
+        parts.append(np.asarray(_outputs(model, part)))
+    return np.concatenate(parts)
 
 
 @jax.jit
