@@ -26,7 +26,7 @@ MAIN = (
 )
 TRAINING = ("20_stage1", "30_stage2")
 # What the headline takes the mean of over training seeds, each after what it builds on.
-SEEDED = (*TRAINING, "31_lit_tuning", "40_classification_localization", "41_retrieval_zero_shot")
+SEEDED = (*TRAINING, "40_classification_localization", "41_retrieval_zero_shot")
 USAGE = "python -m vplib.reproduce [run SCALE | verify SCALE | seeds SCALE N | tables]"
 
 

@@ -9,7 +9,7 @@ def apart(model: nnx.Module, dtype: str) -> tuple[nnx.GraphDef, nnx.State]:
     """`model` for functions that are called often: its structure, and its weights with a stack's
     layers apart and their matrices in `dtype`.
 
-    Otherwise each call cuts every layer out of the stacked arrays and rounds its matrices: 3 to 5%
+    Otherwise each call cuts every layer out of the stacked arrays and rounds its matrices: 2 to 5%
     of a base clip's time on a CPU (LOG.md). In bfloat16 they take half the memory.
     """
 
