@@ -173,7 +173,7 @@ def test_the_classifier_reads_what_is_pooled(trained):
 
 def test_each_layer_has_a_standardisation_of_its_own():
     tokens = planted(64, 0, 1)[0] * np.float16([1, 8, 4])[:, None, None]
-    head = multilayer.train(tokens, np.arange(64) % 4, seed=0, **RECIPE | {"epochs": 0})
+    head = multilayer.train(tokens, np.arange(64) % 4, seed=0, **RECIPE | {"epochs": 1})
     for found, of in ((head.mean, np.mean), (head.deviation, np.std)):
         expected = of(tokens.astype(np.float32), (0, 2))
         np.testing.assert_allclose(found[...].reshape(3, 16), expected, rtol=2e-3)

@@ -207,7 +207,7 @@ def test_clips_without_a_known_label_are_left_out():
 def test_a_basic_interval_is_the_percentile_one_mirrored_at_the_value():
     """Average precision rises when clips are drawn twice, so that its draws sit too high."""
     rng = np.random.default_rng(0)
-    outputs, targets = rng.normal(size=(1, 60, 1)), rng.integers(2, size=(60, 1))
+    outputs, targets = rng.normal(size=(1, 60, 3)), np.eye(3, dtype=int)[rng.integers(3, size=60)]
     score = tasks.MAP["map"].score
     plain, basic = (
         tasks.row("x", tasks.Answers(task, outputs, targets))
@@ -229,7 +229,7 @@ def test_a_basic_interval_is_the_percentile_one_mirrored_at_the_value():
 def test_an_unknown_kind_of_task_is_named():
     wanted = {"signs": WHERE | {"kind": "zero_shot"}}
     words = (
-        r"^data.tasks.signs is of kind 'zero_shot', .*: choose one of classification, multilabel\."
+        r"^data.tasks.signs is of kind 'zero_shot', .*: choose one of classification, multilayer, multilabel\."
     )
     with pytest.raises(tasks.LabelError, match=words):
         tasks.probe(wanted, {}, {}, reading={}, seeds=[0])

@@ -137,7 +137,7 @@ def windowed(
         )
     kept = [list(classifier.classes).index(name) for name in classes]
 
-    def encoder(tokens: Callable, probes: Sequence[heads.Probe]) -> Callable:
+    def encoder(tokens: Callable, probes: Sequence) -> Callable:
         def run(clips):
             found = np.asarray(tokens(clips))
             each = [special.softmax(heads.predict(one, found)[:, kept], axis=1) for one in probes]
