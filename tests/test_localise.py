@@ -6,13 +6,16 @@ import numpy as np
 import pytest
 
 from vplib.data import video
-from vplib.evaluate import detection, heads, localise, metrics, tasks
+from vplib.evaluate import detection, localise, metrics, tasks
 
 CLASSES = ("hop", "roll", "swim")
 GTAD = dict(
     positions=16, epochs=40, batch=16, learning_rate=4e-3, weight_decay=1e-4, width=16, groups=4,
     bins=4, hidden=16, map_width=16,
 )  # fmt: skip
+
+
+CENTRES = [np.arange(16) * 2.0 + 1]  # of a video's windows
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +41,7 @@ def planted(videos: int, seed: int) -> localise.Untrimmed:
     names = [f"{seed}-{number}" for number in range(videos)]
     blind = [np.append(0 * one[:, :8], one[:, 8:][:, [1, 2, 0]], 1) for one in values]
     told = {"sees": values, "blind": blind}
-    return localise.Untrimmed(names, told, np.full(videos, 32.0), events)
+    return localise.Untrimmed(names, told, np.full(videos, 32.0), events, CENTRES * videos)
 
 
 @pytest.fixture(scope="module")
@@ -93,12 +96,16 @@ def test_an_event_of_no_class_is_named():
         localise.temporal(train, test, {}, CLASSES, seeds=[0], **GTAD)
 
 
-def test_windows_are_means_of_tokens_and_then_probabilities_of_the_classes(monkeypatch):
-    monkeypatch.setattr(heads, "predict", lambda probe, x: x.mean(1)[:, :3] * 0 + np.log(probe))
+def always(head, tokens):
+    """What a probe says that does not look."""
+    return np.tile(np.log(head), (len(tokens), 1))
+
+
+def test_windows_are_means_of_tokens_and_then_probabilities_of_the_classes():
     tokens = np.arange(24, dtype=np.float16).reshape(2, 3, 4)
     probes = [np.array([1.0, 2, 5]), np.array([1.0, 4, 5])]
     known = tasks.Answers(
-        tasks.TASKS["classification"], np.zeros((2, 1, 3)), np.zeros(1), ["a", "b", "c"], probes
+        tasks.Task({}, always), np.zeros((2, 1, 3)), np.zeros(1), ["a", "b", "c"], probes
     )
     run = localise.windowed(lambda clips: tokens, known, ["c", "a"])
     expected = np.mean([[5 / 6, 1 / 6]] * 2, 0)
@@ -109,6 +116,40 @@ def test_windows_are_means_of_tokens_and_then_probabilities_of_the_classes(monke
     np.testing.assert_allclose(other(None)[0, 4:], [1 / 5, 4 / 5], rtol=1e-6)
     with pytest.raises(ValueError, match="^the probe knows no class 'd', only a, b, c$"):
         localise.windowed(lambda clips: tokens, known, ["a", "d"])
+
+
+def layered(videos: int, seed: int) -> localise.Untrimmed:
+    """Windows whose early layer says when the event is, by one of three tokens and in a sense that
+    differs from window to window, so that no mean of tokens does.
+    """
+    part, rng = planted(videos, seed), np.random.default_rng(seed + 9)
+    values = []
+    for one in part.values["sees"]:
+        tokens = rng.normal(size=(16, 2, 3, 8)).astype(np.float32)
+        busy = np.flatnonzero(one[:, 0] > 3)
+        tokens[busy, 0, rng.integers(3, size=len(busy)), 0] += 8
+        tokens[:, 0, :, 0] -= tokens[:, 0, :, 0].mean(1, keepdims=True)
+        values.append(tokens)
+    return part._replace(values={"layers": values})
+
+
+def test_a_pooler_that_looks_at_all_layers_finds_what_the_mean_of_the_last_cannot():
+    task = tasks.Task({}, always)
+    known = {
+        head: tasks.Answers(task, np.zeros(1), np.zeros(1), CLASSES, [p])
+        for head, p in (("map", np.array([1.0, 1, 2])), ("mlap", np.array([2.0, 1, 1])))
+    }
+    recipe = dict(heads=2, epochs=30, batch=64, learning_rate=3e-3, weight_decay=0.0)
+    given = layered(48, 0), layered(16, 1)
+    train, test, of_seed = localise.attended(*given, known, CLASSES, seeds=[0, 1], **recipe)
+    assert of_seed == {"map": ["map"] * 2, "mlap": ["mlap 0", "mlap 1"]}
+    last = test.values["map"][0]
+    np.testing.assert_allclose(last[:, :8], given[1].values["layers"][0][:, 1].mean(1), atol=1e-6)
+    np.testing.assert_allclose(last[:, 8:], [[0.25, 0.25, 0.5]] * 16, rtol=1e-5)
+    np.testing.assert_allclose(test.values["mlap 1"][0][:, 8:], [[0.5, 0.25, 0.25]] * 16, rtol=1e-5)
+    judged = localise.temporal(train, test, of_seed, CLASSES, seeds=[0, 1], **GTAD)
+    scores = {name: one.answers.scores("map_agnostic").mean() for name, one in judged.items()}
+    assert scores["mlap"] > 0.4 > scores["map"] + 0.1
 
 
 class Source:

@@ -121,9 +121,10 @@ def test_five_repeats_that_differ_much_make_too_narrow_an_interval():
 
 def test_what_is_no_mean_over_clips_is_computed_anew_for_the_clips_of_every_draw():
     scores = np.random.default_rng(0).random((3, 40))
-    drawn = metrics.bootstrap(lambda r, c: scores[r][:, c].mean(), scores.mean(), 3, 40)
-    assert drawn == pytest.approx(metrics.interval(scores))
-    value, low, high = metrics.bootstrap(lambda r, c: np.median(scores[r][:, c]), 0.5, 3, 40)
+    drawn = metrics.bootstrap(lambda r, c: scores[r][:, c].mean(), 3, 40)
+    assert metrics.between(scores.mean(), drawn) == pytest.approx(metrics.interval(scores))
+    drawn = metrics.bootstrap(lambda r, c: np.median(scores[r][:, c]), 3, 40)
+    value, low, high = metrics.between(0.5, drawn)
     assert value == 0.5 and low < np.median(scores) < high
 
 

@@ -140,15 +140,15 @@ def test_with_one_layer_it_is_about_as_good_as_the_head_of_one_layer():
     (train, y), (test, truth) = planted(512, 0, 0, layers=1), planted(256, 1, 0, layers=1)
     many = multilayer.train(train, y, seed=0, **RECIPE)
     one = heads.train_probe(train[:, 0], y, seed=0, **RECIPE)
-    found = right(many, TASKS["multilayer"], test, truth)
+    found = right(many, TASKS["classification"], test, truth)
     assert abs(found - right(one, TASKS["classification"], test[:, 0], truth)) < 0.05 < 0.9 < found
 
 
 @pytest.mark.parametrize("layer", range(3))
 def test_it_finds_what_a_single_layer_knows_and_the_last_one_may_not(layer):
     train, test = planted(512, 0, layer), planted(256, 1, layer)
-    many = TASKS["multilayer"].train(*train, seed=0, **RECIPE)
-    assert right(many, TASKS["multilayer"], *test) > 0.9
+    many = TASKS["classification"].train(*train, seed=0, **RECIPE)
+    assert right(many, TASKS["classification"], *test) > 0.9
     last = heads.train_probe(train[0][:, -1], train[1], seed=0, **RECIPE)
     found = right(last, TASKS["classification"], test[0][:, -1], test[1])
     assert found > 0.9 if layer == 2 else 0.15 < found < 0.35
@@ -194,12 +194,26 @@ def test_the_same_seed_gives_the_same_bytes_in_any_batches(trained):
 
 def test_what_does_not_fit_is_one_sentence():
     tokens, labels = planted(64, 0, 0)
-    with pytest.raises(ValueError, match="^tokens of shape .* encode with multilayer.layers_of$"):
-        multilayer.train(tokens[:, -1], labels, seed=0, **RECIPE)
     with pytest.raises(ValueError, match="^3 heads do not divide a width of 16: choose"):
         multilayer.train(tokens, labels, seed=0, **RECIPE | {"heads": 3})
     with pytest.raises(ValueError, match="^targets run from 0 to 3 but the probe has 3 classes$"):
         multilayer.train(tokens, labels, seed=0, **RECIPE | {"classes": 3})
+
+
+def test_tokens_of_one_layer_get_the_head_of_one_layer():
+    (tokens, labels), places = planted(64, 0, 0), planted_boxes(64, 0)
+    recipe = RECIPE | {"epochs": 2}
+    head = multilayer.train(tokens[:, -1], labels, seed=0, **recipe)
+    alone = heads.train_probe(tokens[:, -1], labels, seed=0, **recipe)
+    assert type(head) is heads.Probe
+    expected = heads.predict(alone, tokens[:, -1])
+    assert (multilayer.predict(head, tokens[:, -1]) == expected).all()
+    given = dict(grid=GRID, most=3, heads=2, epochs=2, batch=32, learning_rate=3e-3)
+    head = multilayer.train_boxes(*places, seed=0, weight_decay=0.01, **given)
+    assert type(head) is boxes.BoxProbe
+    found = multilayer.predict_boxes(head, *places[:2], grid=GRID)
+    expected = boxes.predict(head, *places[:2], grid=GRID)
+    assert (np.concatenate(found) == np.concatenate(expected)).all()
 
 
 # --- boxes ---------------------------------------------------------------------------------------

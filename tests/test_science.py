@@ -135,7 +135,7 @@ def test_intervals_of_average_precision_are_basic_and_paired_differences_are_not
     def measure(repeats, videos):
         return float(one.drawn(repeats, videos).scores().mean())
 
-    value, low, high = metrics.bootstrap(measure, row["value"], 1, 12)
+    value, low, high = metrics.between(row["value"], metrics.bootstrap(measure, 1, 12))
     assert (row["low"], row["high"]) == pytest.approx((2 * value - high, 2 * value - low))
     gap = tasks.difference("x", one, other)
     assert gap["low"] < gap["value"] < gap["high"]

@@ -64,9 +64,9 @@ def finish(out, vocabulary):
         model = nnx.merge(
             graph, jax.tree.map(lambda p: 0.2 * rng.normal(size=p.shape).astype("f4"), params)
         )
-        for name, part in (("20_stage1", model), ("30_stage2", model.vision_encoder)):
+        for name in ("20_stage1", "31_lit_tuning"):
             folder = paths.RUNS / name / paths.tag("world", scale)
-            checkpoints.save(part, folder / "weights.npz")
+            checkpoints.save(model, folder / "weights.npz")
             (folder / "metrics.json").write_text(json.dumps({"command": f"python {name} {scale}"}))
         shards = paths.DATA / "shards" / f"world-{scale}"
         shards.mkdir(parents=True)
@@ -85,8 +85,8 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
     assert capsys.readouterr().out.count("\n") == 3
     names = ["lesson-stage1.npz", "lesson-stage2.npz", "lesson-vocabulary.model"]
     assert sorted(file.name for file in place.iterdir()) == [*names, "manifest.json"]
-    for name, part in zip(names, (model, model.vision_encoder), strict=False):
-        kept, whole = checkpoints.read(place / name), checkpoints.flatten(part)
+    for name in names[:2]:
+        kept, whole = checkpoints.read(place / name), checkpoints.flatten(model)
         assert {str(value.dtype) for value in kept.values()} == {"float16"}
         loaded = checkpoints.flatten(checkpoints.load(place / name))
         assert loaded.keys() == whole.keys()
@@ -97,7 +97,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
     assert (place / names[0]).read_bytes() == before  # another scale leaves it alone
     told = json.loads((place / "manifest.json").read_text())
     check(place, told)
-    assert len(told) == 6 and told["study-stage2.npz"]["command"] == "python 30_stage2 study"
+    assert len(told) == 6 and told["study-stage2.npz"]["command"] == "python 31_lit_tuning study"
     assert {entry["scale"] for entry in told.values()} == {"lesson", "study"}
     assert all(len(entry["commit"]) == 40 for entry in told.values())
 
@@ -118,8 +118,11 @@ def check(place, manifest):
     ("gone", "message"),
     [
         ("runs/20_stage1/world-study-none-s0", "holds no finished run: type .* 20_stage1 scale=st"),
-        ("runs/30_stage2/world-study-none-s0/metrics.json", "holds no finished run: type .* 30_st"),
-        ("runs/30_stage2/world-study-none-s0/weights.npz", "no weights at .*30_stage2"),
+        (
+            "runs/31_lit_tuning/world-study-none-s0/metrics.json",
+            "finished run: type .* 31_lit_tuning",
+        ),
+        ("runs/31_lit_tuning/world-study-none-s0/weights.npz", "no weights at .*31_lit_tuning"),
         ("data/shards/world-study/tokenizer.model", "type .* 10_prepare_corpus scale=study$"),
     ],
 )
@@ -250,7 +253,7 @@ def committed(name: str, scale: str) -> dict[str, dict]:
 
 
 def test_shipped_weights_give_the_committed_retrieval_within_its_interval(out):
-    """Of stage 1: the whole measurement, from pixels on, of every shipped scale."""
+    """Of stage 2: the whole measurement, from pixels on, of every shipped scale."""
     scales = sorted({entry["scale"] for entry in COMMITTED.values()})
     clips = {}
     for scale in scales:
@@ -262,9 +265,9 @@ def test_shipped_weights_give_the_committed_retrieval_within_its_interval(out):
         )
         clips.setdefault(source, Clips(source))
         tokenizer = text.Tokenizer(REAL / f"{scale}-vocabulary.model", cfg.model.text_length)
-        model = features.video_text(REAL / f"{scale}-stage1.npz", tokenizer)
+        model = features.video_text(REAL / f"{scale}-stage2.npz", tokenizer)
         videos = features.features(
-            {"stage1": features.embeddings_of(model)},
+            {"stage2": features.embeddings_of(model)},
             clips[source],
             name="retrieval",
             out=out,
@@ -272,12 +275,12 @@ def test_shipped_weights_give_the_committed_retrieval_within_its_interval(out):
             batch=64,
             max_skipped_fraction=0,
             **classify.view(model.vision_encoder),
-        ).values["stage1"]
+        ).values["stage2"]
         words = features.embed_texts(model, tokenizer, [c.text for c in clips[source].clips])
         rows = committed("41_retrieval_zero_shot", scale)
         for way, task in {"t2v": "text_to_video", "v2t": "video_to_text"}.items():
             answers = tasks.answer(tasks.TASKS[task], [words], videos, np.arange(len(words)))
-            row = rows[f"retrieval_{way}_stage1_r1"]
+            row = rows[f"retrieval_{way}_r1"]
             assert row["low"] <= answers.scores("r1").mean() <= row["high"], (scale, way)
 
 

@@ -226,10 +226,29 @@ def test_a_basic_interval_is_the_percentile_one_mirrored_at_the_value():
     assert row["high"] <= 1  # a fraction stays one
 
 
+def test_draws_are_made_once_and_are_the_same_for_all_answers_to_the_same_clips(monkeypatch):
+    rng, asked = np.random.default_rng(0), []
+    targets = np.eye(3, dtype=int)[rng.integers(3, size=30)]
+    pair = [
+        tasks.Answers(tasks.TASKS["multilabel"], rng.normal(size=(2, 30, 3)), targets) for _ in "ab"
+    ]
+    draw = metrics.bootstrap
+    monkeypatch.setattr(metrics, "bootstrap", lambda *of: asked.append(of) or draw(*of, draws=50))
+    gap = tasks.difference("gap", *pair)
+    assert tasks.difference("gap", *pair) == gap and tasks.rows("x", pair[0]) and len(asked) == 2
+    draws = np.random.default_rng(0)
+    each = [(draws.integers(30, size=30), draws.integers(2, size=2)) for _ in range(50)]
+    by_hand = [
+        100 * np.subtract(*(one.drawn(heads, clips).scores().mean() for one in pair))
+        for clips, heads in each
+    ]
+    assert [gap["low"], gap["high"]] == pytest.approx(np.percentile(by_hand, [2.5, 97.5]))
+
+
 def test_an_unknown_kind_of_task_is_named():
     wanted = {"signs": WHERE | {"kind": "zero_shot"}}
     words = (
-        r"^data.tasks.signs is of kind 'zero_shot', .*: choose one of classification, multilayer, multilabel\."
+        r"^data.tasks.signs is of kind 'zero_shot', .*: choose one of classification, multilabel\."
     )
     with pytest.raises(tasks.LabelError, match=words):
         tasks.probe(wanted, {}, {}, reading={}, seeds=[0])

@@ -21,12 +21,20 @@ MAIN = (
     "31_lit_tuning",
     "40_classification_localization",
     "41_retrieval_zero_shot",
+    "43_science",
     "44_public_weights",
     "45_own_classifier",
+    "47_beyond_the_anchors",
 )
-TRAINING = ("20_stage1", "30_stage2")
+TRAINING = ("20_stage1", "30_stage2", "31_lit_tuning")
 # What the headline takes the mean of over training seeds, each after what it builds on.
-SEEDED = (*TRAINING, "40_classification_localization", "41_retrieval_zero_shot")
+SEEDED = (
+    *TRAINING,
+    "40_classification_localization",
+    "41_retrieval_zero_shot",
+    "43_science",
+    "47_beyond_the_anchors",
+)
 USAGE = "python -m vplib.reproduce [run SCALE | verify SCALE | seeds SCALE N | tables]"
 
 

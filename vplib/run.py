@@ -315,7 +315,11 @@ def main() -> None:
             raise RunError(f"--print takes one run, given {len(runs)}")
         for overrides in runs:
             # Every choice is checked before the first run starts.
-            config.load(args.name, overrides)
+            cfg = config.load(args.name, overrides)
+            if args.print and cfg.seed:
+                raise RunError(
+                    f"--print is for seed 0, given seed={cfg.seed}: leave one of both out"
+                )
         for overrides in runs:
             run_inline(args.name, overrides) if args.inline else run(
                 args.name, overrides, publish=args.print

@@ -1,8 +1,8 @@
 """Weights that git ships in `reports/weights/`, and whose weights a notebook looks at.
 
 `python -m vplib.shipped lesson study` writes them from the finished reference runs of these
-scales: both stages in half precision, the vocabulary, and `manifest.json`, which says how each
-file was made.
+scales: stage 1, stage 2 with the text tower that LiT tuning gave it, the vocabulary, in half
+precision, and `manifest.json`, which says how each file was made.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 
 WEIGHTS = paths.ROOT / "reports" / "weights"
-STAGES = {"stage1": "20_stage1", "stage2": "30_stage2"}
+STAGES = {"stage1": "20_stage1", "stage2": "31_lit_tuning"}
 MOST = 1_500_000  # bytes of a file
 NONE = (
     "there are no trained weights, and random ones know nothing: type make reproduce, or give "

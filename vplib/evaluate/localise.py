@@ -6,6 +6,7 @@ drawn by video: `Judged.answers` is what `tasks` makes rows, intervals and diffe
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,7 +15,16 @@ from jaxtyping import Float
 from scipy import special
 
 from vplib.data import video
-from vplib.evaluate import boxes, detection, features, gtad, heads, proposals, windows
+from vplib.evaluate import (
+    boxes,
+    detection,
+    features,
+    gtad,
+    heads,
+    multilayer,
+    proposals,
+    windows,
+)
 from vplib.evaluate.detection import Matches
 from vplib.evaluate.features import Originals
 from vplib.evaluate.tasks import Answers, LabelError, Metric, Task
@@ -60,9 +70,10 @@ class Untrimmed(NamedTuple):
     """The videos that could be read: for each encoder a row a window, and all that happens."""
 
     names: list[str]
-    values: dict[str, list[Float[np.ndarray, "W F"]]]
+    values: dict[str, list[Float[np.ndarray, "W ..."]]]
     seconds: Float[np.ndarray, " V"]
     events: list[list[Event]]
+    centres: list[Float[np.ndarray, " W"]]  # of the windows, in seconds
 
     @property
     def segments(self) -> list[Float[np.ndarray, "_ 2"]]:
@@ -117,7 +128,8 @@ def untrimmed(
                     f"{name}: {which} lasts {seconds:g} s and its event {label!r} begins at "
                     f"{start:g} s; correct its times."
                 )
-    return Untrimmed(names, found.values, found.ends, there)
+    centres = [begin + window / 2 for begin in found.starts]
+    return Untrimmed(names, found.values, found.ends, there, centres)
 
 
 def windowed(
@@ -135,21 +147,69 @@ def windowed(
         raise ValueError(
             f"the probe knows no class {min(unknown)!r}, only {', '.join(classifier.classes)}"
         )
-    kept = [list(classifier.classes).index(name) for name in classes]
 
-    def encoder(tokens: Callable, probes: Sequence) -> Callable:
+    def encoder(tokens: Callable, probes: Answers) -> Callable:
         def run(clips):
             found = np.asarray(tokens(clips))
-            each = [special.softmax(heads.predict(one, found)[:, kept], axis=1) for one in probes]
             mean = found.mean(1, dtype=np.float32)
-            return np.concatenate([mean, np.mean(each, 0, dtype=np.float32)], 1)
+            return np.concatenate([mean, _likely(probes, found, classes)], 1)
 
         return run
 
     if callable(tokens):
-        return encoder(tokens, classifier.heads)
+        return encoder(tokens, classifier)
     turns = len(tokens)
-    return [encoder(one, classifier.heads[k::turns]) for k, one in enumerate(tokens)]
+    return [
+        encoder(one, replace(classifier, heads=classifier.heads[k::turns]))
+        for k, one in enumerate(tokens)
+    ]
+
+
+def _likely(known: Answers, tokens: np.ndarray, classes: Sequence[str]) -> Float[np.ndarray, "W K"]:
+    """The probabilities of `classes` in each window, by all heads of a probe."""
+    kept = [list(known.classes).index(name) for name in classes]
+    each = [
+        special.softmax(known.task.predict(head, tokens)[:, kept], axis=1) for head in known.heads
+    ]
+    return np.mean(each, 0, dtype=np.float32)
+
+
+def attended(
+    train: Untrimmed,
+    test: Untrimmed,
+    known: Mapping[str, Answers],
+    classes: Sequence[str],
+    *,
+    seeds: Sequence[int],
+    **recipe,
+) -> tuple[Untrimmed, Untrimmed, dict[str, list[str]]]:
+    """Both parts as `temporal` takes them, and its `of_seed`, from windows under "layers", the tokens
+    of `multilayer.layers_of`: `map` is `windowed` of the last layer, `mlap` the query that has
+    looked at all layers, of a head that learned in which training windows anything happens.
+
+    Probabilities of the classes are those of `known`, of the same names: heads on the last layer
+    and on all. How the pooler learns for events is not published; this is our choice. `recipe` as
+    `multilayer.train`.
+    """
+    shown = [
+        [any(start <= at < end for start, end, _ in events) for at in centres]
+        for events, centres in zip(train.events, train.centres, strict=True)
+    ]
+    tokens, busy = np.concatenate(train.values["layers"]), np.concatenate(shown).astype(int)
+    poolers = [multilayer.train(tokens, busy, classes=2, seed=seed, **recipe) for seed in seeds]
+    parts, of_seed = [], {"map": ["map"] * len(poolers)}
+    of_seed["mlap"] = [f"mlap {seed}" for seed in seeds]
+    for part in (train, test):
+        values = {"map": []} | {key: [] for key in of_seed["mlap"]}
+        for layers in part.values["layers"]:
+            last = windowed(lambda x: x[:, -1], known["map"], classes)(layers)
+            values["map"].append(last)
+            likely = _likely(known["mlap"], layers, classes)
+            for key, pooler in zip(of_seed["mlap"], poolers, strict=True):
+                pooled = multilayer.pooled(pooler, layers)
+                values[key].append(np.concatenate([pooled, likely], 1))
+        parts.append(part._replace(values=values))
+    return *parts, of_seed
 
 
 def temporal(
@@ -355,12 +415,13 @@ def spatiotemporal(
     found = {form: {name: [] for name in (*of_seed, "prior")} for form in forms}
     for name, keys in of_seed.items():
         for seed, key in zip(seeds, keys, strict=True):
-            head = boxes.train(
-                train.values[key][use], shown, targets, most=most, seed=seed, **recipe
+            tokens = train.values[key]
+            head = multilayer.train_boxes(
+                tokens[use], shown, targets, most=most, seed=seed, **recipe
             )
             for form, given in forms.items():
                 places = [one for one, _ in given]
-                own = boxes.predict(head, test.values[key], places, grid=recipe["grid"])
+                own = multilayer.predict_boxes(head, test.values[key], places, grid=recipe["grid"])
                 found[form][name].append(own)
     shares = boxes.prior(targets)
     for form, given in forms.items():

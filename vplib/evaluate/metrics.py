@@ -41,26 +41,31 @@ def interval(
         weight = np.bincount(columns, minlength=clips) / clips
         return (scores[rows] @ weight).mean()
 
-    return bootstrap(measure, float(scores.mean()), repeats, clips, seed=seed, draws=draws)
+    drawn = bootstrap(measure, repeats, clips, seed=seed, draws=draws)
+    return between(float(scores.mean()), drawn)
 
 
 def bootstrap(
     measure: Callable[[Int[np.ndarray, " R"], Int[np.ndarray, " C"]], float],
-    value: float,
     repeats: int,
     clips: int,
     *,
     seed: int = 0,
     draws: int = 2000,
-) -> tuple[float, float, float]:
-    """`value` and its 95% bootstrap interval; `measure` takes the numbers of drawn repeats and
-    of drawn clips.
+) -> Float[np.ndarray, " draws"]:
+    """What `measure` says of the numbers of drawn repeats and of drawn clips. Draws of equal numbers
+    of repeats and clips are the same, so that differences of two of these are paired.
     """
     rng = np.random.default_rng(seed)
     drawn = np.empty(draws)
     for i in range(draws):
         columns = rng.integers(clips, size=clips)
         drawn[i] = measure(rng.integers(repeats, size=repeats), columns)
+    return drawn
+
+
+def between(value: float, drawn: Float[np.ndarray, " draws"]) -> tuple[float, float, float]:
+    """`value` and the 95% interval of what was drawn."""
     low, high = np.percentile(drawn, [2.5, 97.5])
     # Where all scores are equal, rounding must not put a bound on the wrong side of the value.
     return value, min(float(low), value), max(float(high), value)

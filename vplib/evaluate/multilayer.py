@@ -1,4 +1,5 @@
-"""Multi-layer attention pooling (MLAP): one query that looks at an encoder's last layers in turn.
+"""Frozen heads on tokens of one layer, and multi-layer attention pooling (MLAP) on those of several:
+one query that looks at an encoder's last layers in turn.
 
 q_0 is learned; q_i = MLP(attention(q_{i-1}, tokens of layer i)), shallowest layer first; the class is
 read from q_k. Each layer is `boxes.CrossAttention`.
@@ -141,16 +142,8 @@ class MultilayerProbe(nnx.Module):
         return logits if self.most else logits[:, 0]
 
 
-def beside(tokens: Shaped[np.ndarray, "*A S D"]) -> Shaped[np.ndarray, "C S kD"]:
-    """The layers' tokens side by side along their features: what the head takes.
-
-    Raises ValueError for tokens of one layer without its axis.
-    """
-    if tokens.ndim != 4:
-        raise ValueError(
-            f"tokens of shape {tokens.shape} are none of axes (clips, layers, tokens, features): "
-            "encode with multilayer.layers_of"
-        )
+def beside(tokens: Shaped[np.ndarray, "C k S D"]) -> Shaped[np.ndarray, "C S kD"]:
+    """The layers' tokens side by side along their features: what the head takes."""
     clips, layers, places, width = tokens.shape
     return np.moveaxis(tokens, 1, 2).reshape(clips, places, layers * width)
 
@@ -161,23 +154,25 @@ def train(
     *,
     width: int | None = None,
     **recipe,
-) -> MultilayerProbe:
-    """A head trained on the frozen tokens of `layers_of`; the same bytes for the same seed.
+) -> nnx.Module:
+    """A head trained on frozen tokens, those of `layers_of` or, without k, of one layer: MLAP, or
+    `heads.Probe`; the same bytes for the same seed.
 
-    All as `heads.train_probe`, whose recipe and errors it has: of one class a clip, of several with
-    their `loss`, and of windows of long videos that show an action or background, whose `pooled`
-    features then go to `gtad` (our choice: how the pooler learns for temporal localisation is not
-    published).
+    All as `heads.train_probe`, whose recipe and errors it has.
     """
+    if tokens.ndim == 3:
+        return heads.train_probe(tokens, targets, width=width, **recipe)
     inputs, head = beside(tokens), partial(MultilayerProbe, layers=tokens.shape[1])
     width = width or tokens.shape[-1]
     return heads.train_probe(inputs, targets, width=width, head=head, **recipe)
 
 
 def predict(
-    model: MultilayerProbe, tokens: Shaped[np.ndarray, "C k S D"], *, batch: int = 128
+    model: nnx.Module, tokens: Shaped[np.ndarray, "C *k S D"], *, batch: int = 128
 ) -> Float[np.ndarray, "C K"]:
     """Logits of many clips."""
+    if tokens.ndim == 3:
+        return heads.predict(model, tokens, batch=batch)
     return _in_batches(heads.predict, model, tokens, batch)
 
 
@@ -199,16 +194,18 @@ def _pooled(model, inputs):
 
 
 def train_boxes(
-    tokens: Shaped[np.ndarray, "C k S D"],
+    tokens: Shaped[np.ndarray, "C *k S D"],
     places: Sequence[Float[np.ndarray, "_ 4"]],
     targets: Sequence[Shaped[np.ndarray, "_ K"]],
     *,
     heads: int,
     **recipe,
-) -> MultilayerProbe:
-    """A head whose first queries are the boxes of each clip, `places`, and not learned: as
-    `boxes.train`, with its recipe and errors.
+) -> nnx.Module:
+    """As `boxes.train`, with its recipe and errors, on tokens of one layer or of several, where the
+    first queries are the boxes of each clip, `places`, and not learned.
     """
+    if tokens.ndim == 3:
+        return boxes.train(tokens, places, targets, heads=heads, **recipe)
     if tokens.shape[-1] % heads:
         raise ValueError(
             f"{heads} heads do not divide a width of {tokens.shape[-1]}: choose a number that does"
@@ -218,10 +215,10 @@ def train_boxes(
 
 
 def predict_boxes(
-    model: MultilayerProbe,
-    tokens: Shaped[np.ndarray, "C k S D"],
+    model: nnx.Module,
+    tokens: Shaped[np.ndarray, "C *k S D"],
     places: Sequence[Float[np.ndarray, "_ 4"]],
     **grid,
 ) -> list[Float[np.ndarray, "_ K"]]:
     """Probability of each class for each box of each clip, as `boxes.predict`."""
-    return boxes.predict(model, beside(tokens), places, **grid)
+    return boxes.predict(model, beside(tokens) if tokens.ndim == 4 else tokens, places, **grid)

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 from scipy import special
 
-from vplib.evaluate import boxes, ceilings, heads, metrics, precision, windows
+from vplib.evaluate import boxes, ceilings, heads, metrics, multilayer, precision, windows
 from vplib.evaluate.boxes import BoxProbe
 from vplib.evaluate.features import Features
 from vplib.evaluate.heads import Probe
@@ -266,18 +266,19 @@ CLIPS = Task(
 def frozen(
     part: Part, encoder: str, *, seed: int, width: int | None = None, **recipe
 ) -> nnx.Module:
-    """A head on the frozen tokens of an encoder; `recipe` as `heads.train_probe`.
+    """A head on the frozen tokens of an encoder, of one layer or several; `recipe` as
+    `heads.train_probe`.
 
     The layer of boxes is as wide as the tokens, whatever `width` says.
     """
     tokens = part.values[encoder]
     if part.boxes is None:
         classes = len(part.classes)
-        return heads.train_probe(
+        return multilayer.train(
             tokens, part.targets, classes=classes, seed=seed, width=width, **recipe
         )
     most = part.truth.shape[1]
-    return boxes.train(
+    return multilayer.train_boxes(
         tokens, part.boxes, part.targets, grid=part.grid, most=most, seed=seed, **recipe
     )
 
@@ -341,12 +342,15 @@ def _videos(part: Part, encoder: str):
 def probabilities(head: nnx.Module, part: Part, encoder: str, *, batch: int = 64) -> np.ndarray:
     """Of each class for each window or clip (N K), or for each place of a box (N M K)."""
     if not isinstance(head, Specialist) and part.boxes is not None:
-        said = boxes.predict(head, part.values[encoder], part.boxes, grid=part.grid)
+        said = multilayer.predict_boxes(head, part.values[encoder], part.boxes, grid=part.grid)
         found = np.zeros((*part.truth.shape[:2], len(part.classes)), np.float32)
         found[part.truth[..., -1] > 0] = np.concatenate(said)
         return found
-    inputs = _videos(part, encoder) if isinstance(head, Specialist) else part.values[encoder]
-    logits = heads.predict(head, inputs, batch=batch).astype(float)  # so that few are equal
+    if isinstance(head, Specialist):
+        logits = heads.predict(head, _videos(part, encoder), batch=batch)
+    else:
+        logits = multilayer.predict(head, part.values[encoder], batch=batch)
+    logits = logits.astype(float)  # so that few are equal
     return special.softmax(logits, -1) if part.boxes is None else special.expit(logits)
 
 

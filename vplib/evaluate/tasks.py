@@ -7,7 +7,7 @@ headline rows are the same for all, below.
 
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import optax
 import pandas as pd
 from scipy import special
 
-from vplib.evaluate import heads, metrics, multilayer, precision
+from vplib.evaluate import metrics, multilayer, precision
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -69,6 +69,9 @@ class Answers:
     classes: Sequence[str] = ()
     heads: Sequence = ()
     rows: np.ndarray | None = None  # C
+    _bootstrapped: dict[str, np.ndarray] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def metric(self) -> str:
@@ -92,6 +95,18 @@ class Answers:
         return Answers(
             self.task, self.outputs[repeats][:, clips], self.targets[clips], self.classes
         )
+
+    def bootstrapped(self, metric: str | None = None) -> np.ndarray:
+        """The metric of every draw of `metrics.bootstrap`, for metrics that are no mean over clips;
+        kept, because a table, headline rows and differences all ask for it.
+        """
+        name = metric or self.metric
+        if name not in self._bootstrapped:
+            self._bootstrapped[name] = metrics.bootstrap(
+                lambda repeats, clips: self.drawn(repeats, clips).scores(name).mean(),
+                *self.outputs.shape[:2],
+            )
+        return self._bootstrapped[name]
 
     def chance(self, metric: str | None = None) -> float:
         """The metric's value for guesses that know nothing."""
@@ -146,16 +161,13 @@ MAP = {  # of several classes a clip
 RECALL = {f"r{k}": Metric(partial(metrics.recall_at, k=k), _share(k)) for k in (1, 5)}
 TASKS = {
     "classification": Task(
-        TOP1, heads.predict, class_numbers, heads.train_probe, partial(special.softmax, axis=-1)
-    ),
-    "multilayer": Task(
         TOP1, multilayer.predict, class_numbers, multilayer.train, partial(special.softmax, axis=-1)
     ),
     "multilabel": Task(
         MAP,
-        heads.predict,
+        multilayer.predict,
         class_sets,
-        partial(heads.train_probe, loss=optax.sigmoid_binary_cross_entropy),
+        partial(multilayer.train, loss=optax.sigmoid_binary_cross_entropy),
         special.expit,
     ),
     # Of clips and texts in one space. The head is one vector a class, or the text of each clip.
@@ -375,7 +387,7 @@ def grouped(answers: Answers, groups: Sequence[Sequence[str]]) -> Answers:
     targets = np.array([number[t] for t in answers.targets])
     chance = sum((len(numbers) / len(number)) ** 2 for numbers in where)
     metric = Metric(metrics.top1, lambda outputs, targets: chance)
-    task = Task({"top1": metric}, heads.predict)
+    task = Task({"top1": metric}, multilayer.predict)
     return Answers(task, outputs, targets, ["/".join(group) for group in groups])
 
 
@@ -387,7 +399,7 @@ def within(answers: Answers, pairs: Sequence[tuple[str, str]]) -> Answers:
         rows = np.isin(answers.targets, numbers)
         outputs.append(answers.outputs[:, rows][..., numbers])
         targets.append((answers.targets[rows] == numbers[1]).astype(int))
-    task = Task(TOP1, heads.predict)
+    task = Task(TOP1, multilayer.predict)
     return Answers(task, np.concatenate(outputs, 1), np.concatenate(targets), ("first", "second"))
 
 
@@ -411,15 +423,9 @@ def row(
     if all(score.ndim == 2 for score in scores):
         value, low, high = metrics.interval(combine(*scores))
     else:
-
-        def measure(repeats: np.ndarray, clips: np.ndarray) -> float:
-            return float(
-                combine(*(one.drawn(repeats, clips).scores(metric).mean() for one in answers))
-            )
-
         value = float(combine(*(score.mean() for score in scores)))
-        repeats, clips = answers[0].outputs.shape[:2]
-        value, low, high = metrics.bootstrap(measure, value, repeats, clips)
+        drawn = combine(*(one.bootstrapped(metric) for one in answers))
+        value, low, high = metrics.between(value, drawn)
         # In a difference on the same clips what `basic` corrects cancels.
         if len(answers) == 1 and answers[0].task.metrics[metric or answers[0].metric].basic:
             low, high = 2 * value - high, 2 * value - low
