@@ -63,21 +63,21 @@ def test_published_names_an_unknown_table():
         published.numbers("T99")
 
 
-HEADLINE = """name,scale,value,low,high,unit,interval,seeds,machine,command
-b,lesson,2,1.5,3,points,clips (bootstrap),1,,run
-a,lesson,0.25,0.2,0.3,fraction,"training seeds (t, n=3)",3,,run
-a,smoke,0,,,fraction,,1,,run
-a,my-own,7,,,fraction,,1,,run
-c,study,9,,,fraction,,1,,run
-time,lesson,9,,,minutes,,,Abacus,run
+HEADLINE = """name,scale,value,low,high,unit,interval,seeds,machine,weights,command
+b,lesson,2,1.5,3,points,clips (bootstrap),1,,,run
+a,lesson,0.25,0.2,0.3,fraction,"training seeds (t, n=3)",3,,,run
+a,smoke,0,,,fraction,,1,,,run
+a,my-own,7,,,fraction,,1,,,run
+c,study,9,,,fraction,,1,,,run
+time,lesson,9,,,minutes,,,Abacus,,run
 """
-SEEDS = """name,scale,seed,value,low,high,unit,command
-a,lesson,0,0.24,,,fraction,run
-a,lesson,1,0.26,,,fraction,run
-a,lesson,2,0.25,,,fraction,run
-a,smoke,0,0,,,fraction,run
-b,lesson,0,2,,,points,run
-c,study,0,9,,,fraction,run
+SEEDS = """name,scale,seed,value,low,high,unit,weights,command
+a,lesson,0,0.24,,,fraction,,run
+a,lesson,1,0.26,,,fraction,,run
+a,lesson,2,0.25,,,fraction,,run
+a,smoke,0,0,,,fraction,,run
+b,lesson,0,2,,,points,,run
+c,study,0,9,,,fraction,,run
 """
 
 
@@ -106,7 +106,7 @@ def test_no_table_is_no_row_and_another_table_names_the_remedy(reports, tables):
 
 
 def test_a_mean_without_its_seeds_is_named(tables):
-    (tables / "seeds.csv").write_text(SEEDS.replace("a,lesson,1,0.26,,,fraction,run\n", ""))
+    (tables / "seeds.csv").write_text(SEEDS.replace("a,lesson,1,0.26,,,fraction,,run\n", ""))
     with pytest.raises(ValueError, match="has 2 seeds of a at lesson, its mean has 3"):
         published.headline(["a"])
 

@@ -287,7 +287,7 @@ def command(monkeypatch, *words):
 
 def test_command_starts_the_runs_of_a_sweep(out, monkeypatch):
     assert command(monkeypatch, "30_stage2") == [("30_stage2", False)]
-    assert command(monkeypatch, "--print", "30_stage2", "seed=3") == [("30_stage2", "seed=3", True)]
+    assert command(monkeypatch, "--print", "30_stage2", "tag=a") == [("30_stage2", "tag=a", True)]
     assert command(monkeypatch, "30_stage2", "seed=1,2", "ablation=none,no_global") == [
         ("30_stage2", "seed=1", "ablation=none", False),
         ("30_stage2", "seed=1", "ablation=no_global", False),
@@ -305,6 +305,7 @@ def test_command_starts_the_runs_of_a_sweep(out, monkeypatch):
             "error: runs/30_stage2/a belongs to another configuration",
         ),
         (["--print", "30_stage2", "seed=1,2"], "error: --print takes one run, given 2"),
+        (["--print", "30_stage2", "seed=3"], "error: --print is for seed 0, given seed=3"),
         (["31_stage3"], "error: there is no notebook '31_stage3'"),
     ],
 )

@@ -49,8 +49,7 @@ def in_windows(run: Callable, frames: int) -> Callable:
     of one window of as many after the other.
 
     So cycles of a second do not vanish between the few frames that an encoder was trained on, and a
-    head reads no more tokens than those of a window, which is our choice: with all of them it named
-    the chimpanzees' behaviour no better, in six times the time (LOG.md).
+    head reads no more tokens than those of a window. Both are our choice.
     """
 
     def encode(video: UInt8[np.ndarray, "B T S S 3"]) -> np.ndarray:
