@@ -135,7 +135,12 @@ def test_half_precision_files_give_models_of_single_precision(tmp_path):
     model = toy.video_text(3)
     weights = {k: v.astype(np.float16) for k, v in checkpoints.flatten(model).items()}
     np.savez(tmp_path / "half.npz", **weights)
+    checkpoints.save(model, tmp_path / "own.npz", half=True)
+    assert (tmp_path / "own.npz").read_bytes() == (tmp_path / "half.npz").read_bytes()
+    checkpoints.save(model, tmp_path / "whole.npz")
+    rounded = toy.leaves(checkpoints.load(tmp_path / "whole.npz", half=True))
     loaded = toy.leaves(checkpoints.load(tmp_path / "half.npz"))
+    assert all((value == loaded[name]).all() for name, value in rounded.items())
     assert {str(value.dtype) for value in loaded.values()} == {"float32"}
     assert all(toy.close(value, loaded[name], 2e-3) for name, value in toy.leaves(model).items())
 

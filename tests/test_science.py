@@ -275,6 +275,7 @@ def test_validation_chooses_and_the_test_part_is_asked_once_after_that():
         ("test", 0.1, "y"),
     ]
     assert [one["chosen"] for one in found.tried] == [False, True, False]
+    assert found.setting == dict(rate=0.1)
     assert found.head == 0.1 and found.answers.scores().tolist() == [0, 0]
     with pytest.raises(ValueError, match="several settings need a validation part"):
         settings = [dict(rate=1), dict(rate=2)]

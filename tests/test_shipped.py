@@ -53,23 +53,23 @@ def execute():
 
 @pytest.fixture
 def finish(out, vocabulary):
-    """`finish("lesson")` leaves what small runs of that scale leave."""
+    """`finish("lesson")` leaves what small runs of that scale and seed leave."""
 
-    def write(scale: str, pieces: int | None = None) -> VideoText:
+    def write(scale: str, pieces: int | None = None, seed: int = 0) -> VideoText:
         cfg = config.load("20_stage1", f"scale={scale} {SMALL}")
         pieces = pieces or text.Tokenizer(vocabulary, 1).size
         sizes = Sizes.of(cfg.model, vocabulary=pieces)
         graph, params = nnx.split(nnx.eval_shape(lambda: VideoText(sizes, rngs=nnx.Rngs(0))))
-        rng = np.random.default_rng(len(scale))
+        rng = np.random.default_rng([len(scale), seed])
         model = nnx.merge(
             graph, jax.tree.map(lambda p: 0.2 * rng.normal(size=p.shape).astype("f4"), params)
         )
         for name in ("20_stage1", "31_lit_tuning"):
-            folder = paths.RUNS / name / paths.tag("world", scale)
-            checkpoints.save(model, folder / "weights.npz")
+            folder = paths.RUNS / name / paths.tag("world", scale, seed=seed)
+            checkpoints.save(model, folder / "weights.npz", half=name == "31_lit_tuning")
             (folder / "metrics.json").write_text(json.dumps({"command": f"python {name} {scale}"}))
         shards = paths.DATA / "shards" / f"world-{scale}"
-        shards.mkdir(parents=True)
+        shards.mkdir(parents=True, exist_ok=True)
         shutil.copy(vocabulary, shards / "tokenizer.model")
         return model
 
@@ -81,7 +81,7 @@ def finish(out, vocabulary):
 
 def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, place, capsys):
     model = finish("lesson")
-    shipped.main(["lesson"])
+    shipped.main(["ship", "lesson", "1"])
     assert capsys.readouterr().out.count("\n") == 3
     names = ["lesson-stage1.npz", "lesson-stage2.npz", "lesson-vocabulary.model"]
     assert sorted(file.name for file in place.iterdir()) == [*names, "manifest.json"]
@@ -93,7 +93,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
         assert all(np.abs(loaded[key] - whole[key]).max() < 1e-3 for key in whole)
     before = (place / names[0]).read_bytes()
     finish("study")
-    shipped.ship(["study"])
+    shipped.ship("study", 1)
     assert (place / names[0]).read_bytes() == before  # another scale leaves it alone
     told = json.loads((place / "manifest.json").read_text())
     check(place, told)
@@ -111,7 +111,8 @@ def check(place, manifest):
         assert entry["sha256"] == hashlib.sha256(data).hexdigest(), name
         assert entry["bytes"] == len(data) < 1_500_000, name
         assert entry["scale"] == name.partition("-")[0]
-        assert entry["stage"] == name.partition("-")[2].partition(".")[0]
+        stage, _, seed = name.partition("-")[2].partition(".")[0].partition("-s")
+        assert (entry["stage"], entry["seed"]) == (stage, int(seed or 0))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,7 @@ def test_a_missing_run_is_one_sentence_and_nothing_is_written(finish, place, out
         finish(scale)
     shutil.rmtree(out / gone) if (out / gone).is_dir() else (out / gone).unlink()
     with pytest.raises(SystemExit, match=rf"^error: .*{message}"):
-        shipped.main(["lesson", "study"])
+        shipped.main(["ship", "study", "1"])
     assert not place.exists()
 
 
@@ -140,16 +141,47 @@ def test_a_pair_that_does_not_fit_and_a_large_file_are_one_sentence(finish, plac
     with pytest.raises(
         CheckpointError, match="lesson knows 9 pieces of text and .*model has [0-9]"
     ):
-        shipped.ship(["lesson"])
+        shipped.ship("lesson", 1)
     finish("study")
     monkeypatch.setattr(shipped, "MOST", 1000)
     with pytest.raises(CheckpointError, match="^study-stage1.npz would have .* MB, and a shipped"):
-        shipped.ship(["study"])
+        shipped.ship("study", 1)
     monkeypatch.setattr(shipped.paths, "ROOT", place.parents[2])  # not a repository
     monkeypatch.setattr(shipped, "MOST", 1_500_000)
     with pytest.raises(CheckpointError, match="^git does not know the commit of "):
-        shipped.ship(["study"])
+        shipped.ship("study", 1)
     assert not place.exists()
+
+
+def test_shipped_weights_go_where_their_runs_left_them(finish, place, out, capsys):
+    for seed in (0, 1):
+        finish("lesson", seed=seed)
+    shipped.main(["ship", "lesson", "2"])
+    names = {"20_stage1": "stage1", "31_lit_tuning": "stage2"}
+    wanted = {
+        f"{name}/world-lesson-none-s{seed}": f"lesson-{stage}{'-s1' if seed else ''}.npz"
+        for name, stage in names.items()
+        for seed in (0, 1)
+    }
+    check(place, json.loads((place / "manifest.json").read_text()))
+    for folder, file in wanted.items():  # the frozen file of a seed is its run's, byte by byte
+        own = (out / "runs" / folder / "weights.npz").read_bytes()
+        assert ((place / file).read_bytes() == own) == folder.startswith("31"), folder
+    with pytest.raises(SystemExit, match="^error: .*20_stage1.*weights.npz is there already: move"):
+        shipped.main(["take", "lesson"])
+    shutil.rmtree(out / "runs")
+    for _ in range(2):  # the second time they are there, and the same
+        shipped.main(["take", "lesson"])
+    for folder, file in wanted.items():
+        own = (out / "runs" / folder / "weights.npz").read_bytes()
+        assert own == (place / file).read_bytes(), folder
+    with pytest.raises(
+        SystemExit, match="^error: no weights of study are shipped: type make study"
+    ):
+        shipped.main(["take", "study"])
+    for words in ([], ["lesson"], ["ship", "lesson", "0"], ["ship", "lesson"]):
+        with pytest.raises(SystemExit, match="^usage: "):
+            shipped.main(words)
 
 
 # --- whose weights -------------------------------------------------------------------------------
@@ -157,7 +189,7 @@ def test_a_pair_that_does_not_fit_and_a_large_file_are_one_sentence(finish, plac
 
 def test_given_weights_come_first_then_own_then_shipped_ones(finish, place, out):
     finish("lesson"), finish("study")
-    shipped.ship(["lesson", "study"])
+    shipped.ship("lesson", 1), shipped.ship("study", 1)
     shutil.rmtree(out / "runs"), shutil.rmtree(out / "data")
 
     def look(words: str = ""):
@@ -191,7 +223,9 @@ def test_results_are_never_made_with_shipped_weights():
     """A notebook that may look at them is no stage, or its stage depends on one's own."""
     stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"]
     looking = {
-        file.stem for file in paths.NOTEBOOKS.glob("*.ipynb") if "shipped.stage1(" in file.read_text()
+        file.stem
+        for file in paths.NOTEBOOKS.glob("*.ipynb")
+        if "shipped.stage1(" in file.read_text()
     }
     assert looking == {"00_tour", "01_tokens", "44_public_weights", "45_own_classifier"}
     for name in looking & stages.keys():
@@ -201,7 +235,7 @@ def test_results_are_never_made_with_shipped_weights():
 
 def test_the_tour_shows_shipped_weights_and_says_so(finish, place, out, execute, capsys):
     finish("lesson")
-    shipped.ship(["lesson"])
+    shipped.ship("lesson", 1)
     shutil.rmtree(out / "runs"), shutil.rmtree(out / "data")
     execute("00_tour", *SMALL.split())
     shown = capsys.readouterr().out
@@ -220,7 +254,7 @@ def test_random_weights_are_not_looked_at(place, execute, capsys, monkeypatch, n
 
 def test_weights_of_another_size_say_which_model_to_choose(finish, place, out, execute):
     finish("lesson")
-    shipped.ship(["lesson"])
+    shipped.ship("lesson", 1)
     shutil.rmtree(out / "runs"), shutil.rmtree(out / "data")
     with pytest.raises(CheckpointError, match=r"^shipped stage 1 \(.*\) is of another .*; choose "):
         execute("00_tour")

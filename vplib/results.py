@@ -40,9 +40,12 @@ CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings"  # inte
 KINDS = ("metrics", "timings")  # files of a run: what equal runs share, and what they do not
 
 
-def run(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path:
-    """The run folder of notebook `name` that this run builds on: same source, scale and seed."""
-    return paths.OUT / cfg.runs / name / paths.tag(cfg.source, cfg.scale, ablation, cfg.seed)
+def run(cfg: DictConfig, name: str, *, ablation: str = "none", seed: int | None = None) -> Path:
+    """The run folder of notebook `name` that this run builds on: same source, scale and, if no other
+    is given, seed.
+    """
+    seed = cfg.seed if seed is None else seed
+    return paths.OUT / cfg.runs / name / paths.tag(cfg.source, cfg.scale, ablation, seed)
 
 
 def weights(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path | str:

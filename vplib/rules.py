@@ -95,7 +95,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("science.stride", _whole(1)),
     ("hardware.remat optim.tensorboard stage2.* science.specialist science.mlap", _flag),
     ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
-    ("probe.heads *.epochs probe.seeds", _whole(1)),
+    ("probe.heads *.epochs probe.seeds ceiling.probes", _whole(1)),
     ("gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )

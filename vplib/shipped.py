@@ -1,8 +1,9 @@
 """Weights that git ships in `reports/weights/`, and whose weights a notebook looks at.
 
-`python -m vplib.shipped lesson study` writes them from the finished reference runs of these
-scales: stage 1, stage 2 with the text tower that LiT tuning gave it, the vocabulary, in half
-precision, and `manifest.json`, which says how each file was made.
+`python -m vplib.shipped ship study 3` writes them from the finished runs of a scale's seeds 0 to 2:
+stage 1, stage 2 with the text tower that LiT tuning gave it (the run's own file), the vocabulary, in
+half precision, and `manifest.json`, which says how each file was made. `take study` puts them where
+these runs would have left them, so that evaluation goes on in a clone that trained nothing.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from vplib.model.checkpoints import CheckpointError
 WEIGHTS = paths.ROOT / "reports" / "weights"
 STAGES = {"stage1": "20_stage1", "stage2": "31_lit_tuning"}
 MOST = 1_500_000  # bytes of a file
+USAGE = "python -m vplib.shipped [ship SCALE SEEDS | take SCALE]"
 NONE = (
     "there are no trained weights, and random ones know nothing: type make reproduce, or give "
     "weights=<path>"
@@ -62,22 +64,22 @@ def vocabulary(cfg: DictConfig, weights: Path | str) -> Path:
     return results.vocabulary(cfg)
 
 
-def ship(scales: Sequence[str]) -> list[Path]:
-    """Write the files of these scales and their entries in the manifest; nothing unless all runs
-    are finished and all files are small enough.
+def ship(scale: str, seeds: int) -> list[Path]:
+    """Write the files of a scale's seeds 0 to `seeds` - 1 and their entries in the manifest; nothing
+    unless all runs are finished and all files are small enough.
 
     Raises CheckpointError for a run that is missing or does not fit the others, FileError if a
     file cannot be written.
     """
-    commit = _commit()
-    contents, entries = {}, {}
-    for scale in scales:
-        for stage, (command, data) in _read(scale).items():
-            name = f"{scale}-{stage}.{'model' if stage == 'vocabulary' else 'npz'}"
+    commit, contents, entries = _commit(), {}, {}
+    for seed in range(seeds):
+        for stage, (command, data) in _read(scale, seed).items():
+            name = _name(scale, stage, seed)
             contents[name] = data
             entries[name] = {
                 "scale": scale,
                 "stage": stage,
+                "seed": seed,
                 "command": command,
                 "commit": commit,
                 "sha256": hashlib.sha256(data).hexdigest(),
@@ -88,26 +90,59 @@ def ship(scales: Sequence[str]) -> list[Path]:
                     f"{name} would have {len(data) / 1e6:.2f} MB, and a shipped file has less than "
                     f"{MOST / 1e6:.1f} MB: leave {scale} out"
                 )
-    manifest = files.folder(WEIGHTS) / "manifest.json"
-    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
     for name, data in contents.items():
-        files.write(WEIGHTS / name, data)
-    files.write(manifest, json.dumps(dict(sorted((known | entries).items())), indent=1) + "\n")
+        files.write(files.folder(WEIGHTS) / name, data)
+    told = json.dumps(dict(sorted((_manifest() | entries).items())), indent=1)
+    files.write(WEIGHTS / "manifest.json", told + "\n")
     return [WEIGHTS / name for name in contents]
 
 
-def _read(scale: str) -> dict[str, tuple[str, bytes]]:
-    """The command that made each file of a scale, and its content."""
+def take(scale: str) -> list[Path]:
+    """Copy the shipped weights of a scale to the folders of the runs that made them.
+
+    Raises CheckpointError if there are none, or a run already has weights of its own.
+    """
+    told = {n: e for n, e in _manifest().items() if e["scale"] == scale and e["stage"] in STAGES}
+    if not told:
+        raise CheckpointError(f"no weights of {scale} are shipped: type make {scale}")
+    places = {
+        name: paths.RUNS / STAGES[one["stage"]] / paths.tag("world", scale, seed=one["seed"])
+        for name, one in told.items()
+    }
+    for name, folder in places.items():
+        file = folder / "weights.npz"
+        if file.exists() and file.read_bytes() != (WEIGHTS / name).read_bytes():
+            raise CheckpointError(
+                f"{paths.short(file)} is there already: move it away, or go on with it"
+            )
+    for name, folder in places.items():
+        files.write(files.folder(folder) / "weights.npz", (WEIGHTS / name).read_bytes())
+    return [folder / "weights.npz" for folder in places.values()]
+
+
+def _name(scale: str, stage: str, seed: int) -> str:
+    if stage == "vocabulary":
+        return f"{scale}-vocabulary.model"
+    return f"{scale}-{stage}{f'-s{seed}' if seed else ''}.npz"
+
+
+def _manifest() -> dict[str, dict]:
+    file = WEIGHTS / "manifest.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def _read(scale: str, seed: int) -> dict[str, tuple[str, bytes]]:
+    """The command that made each file of a scale and seed, and its content."""
     found, tokenizer = {}, paths.DATA / "shards" / f"world-{scale}" / "tokenizer.model"
     for stage, notebook in STAGES.items():
-        run, again = paths.RUNS / notebook / paths.tag("world", scale), f"{notebook} scale={scale}"
+        run = paths.RUNS / notebook / paths.tag("world", scale, seed=seed)
+        again = f"{notebook} scale={scale}{f' seed={seed}' if seed else ''}"
         try:
             told = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
         except OSError:
             raise _missing(run, again) from None
-        weights = checkpoints.read(run / "weights.npz")
-        half, buffer = {k: v.astype(np.float16) for k, v in sorted(weights.items())}, io.BytesIO()
-        np.savez(buffer, **half)
+        weights, buffer = checkpoints.read(run / "weights.npz"), io.BytesIO()
+        np.savez(buffer, **checkpoints.packed(weights, half=True))
         found[stage] = told["command"], buffer.getvalue()
         if stage == "stage1":
             known = checkpoints.infer(weights, name=paths.short(run)).vocabulary
@@ -120,6 +155,8 @@ def _read(scale: str) -> dict[str, tuple[str, bytes]]:
             f"stage 1 of {scale} knows {known} pieces of text and {paths.short(tokenizer)} has "
             f"{size}: train it again on this corpus"
         )
+    if seed:
+        return found
     command = f"python -m vplib.run 10_prepare_corpus scale={scale}"
     return found | {"vocabulary": (command, tokenizer.read_bytes())}
 
@@ -146,12 +183,17 @@ def _missing(folder: Path, command: str) -> CheckpointError:
     )
 
 
-def main(scales: list[str]) -> None:
-    """`python -m vplib.shipped SCALE ...`"""
-    if not scales:
-        sys.exit("usage: python -m vplib.shipped SCALE [SCALE ...]")
+def main(words: list[str]) -> None:
+    """What USAGE says."""
+    match words:
+        case ["ship", scale, seeds] if seeds.isdecimal() and int(seeds):
+            run = partial(ship, scale, int(seeds))
+        case ["take", scale]:
+            run = partial(take, scale)
+        case _:
+            sys.exit(f"usage: {USAGE}")
     try:
-        for path in ship(scales):
+        for path in run():
             print(f"{paths.short(path)}  {path.stat().st_size / 1e6:.2f} MB")
     except (CheckpointError, files.FileError) as error:
         sys.exit(f"error: {error}")

@@ -233,13 +233,13 @@ def _embeddings(model: VideoText, video: UInt8[Array, "B T S S 3"]) -> Float[Arr
 # --- texts ---------------------------------------------------------------------------------------
 
 
-def video_text(weights: Path | str, tokenizer: Tokenizer) -> VideoText:
+def video_text(weights: Path | str, tokenizer: Tokenizer, *, half: bool = False) -> VideoText:
     """The video-text model of a released name or a file, whose text table has the tokeniser's
-    pieces.
+    pieces; `half` as in `checkpoints.load`.
 
     Raises CheckpointError for weights of another kind or vocabulary.
     """
-    model = checkpoints.load(weights)
+    model = checkpoints.load(weights, half=half)
     if not isinstance(model, VideoText):
         raise checkpoints.no_text_encoder(weights)
     pieces = model.text_encoder.token_emb.emb_var.shape[0]

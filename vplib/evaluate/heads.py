@@ -124,42 +124,40 @@ def fit(
     batch = min(batch, len(targets))
     per_epoch = len(targets) // batch
     graph, params, fixed = nnx.split(model, nnx.Param, ...)
-    tx = _optimiser(learning_rate, epochs * per_epoch, weight_decay)
+    tx, rates = _optimiser(weight_decay), iter(_rates(learning_rate, epochs * per_epoch))
     state, rng = tx.init(params), np.random.default_rng(seed)
-    inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
     for _ in range(epochs):
         order = rng.permutation(len(targets))[: per_epoch * batch].reshape(per_epoch, batch)
-        params, state = _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order)
+        for rows in order:
+            x, y = jax.tree.map(lambda part, rows=rows: part[rows], (inputs, targets))
+            state.hyperparams["learning_rate"] = next(rates)
+            params, state = _step(graph, tx, loss, params, state, fixed, x, y)
     return nnx.merge(graph, params, fixed)
 
 
 @lru_cache
-def _optimiser(
-    learning_rate: float, steps: int, weight_decay: float
-) -> optax.GradientTransformation:
-    """One object a recipe, so that `_epoch` compiles once for all seeds and backbones."""
-    return optax.adamw(
-        schedule("cosine", learning_rate=learning_rate, steps=steps, warmup=max(steps // 20, 1)),
-        weight_decay=weight_decay,
-    )
+def _optimiser(weight_decay: float) -> optax.GradientTransformation:
+    """One object a recipe, told its rate at every step: `_step` compiles once for all numbers of
+    clips, epochs, seeds and backbones.
+    """
+    fixed = ("b1", "b2", "eps", "eps_root", "weight_decay")
+    told = optax.inject_hyperparams(optax.adamw, static_args=fixed)
+    return told(learning_rate=0.0, weight_decay=weight_decay)
+
+
+@lru_cache
+def _rates(learning_rate: float, steps: int) -> Float[np.ndarray, " T"]:
+    rate = schedule("cosine", learning_rate=learning_rate, steps=steps, warmup=max(steps // 20, 1))
+    return np.asarray(jax.jit(jax.vmap(rate))(jnp.arange(steps)))
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _epoch(graph, tx, loss, params, state, fixed, inputs, targets, order):
-    """One pass in the given order (steps, batch): a single dispatch, since a step takes
-    milliseconds.
-    """
-
-    def mean_loss(params, x, y):
+def _step(graph, tx, loss, params, state, fixed, x, y):
+    def mean_loss(params):
         return loss(nnx.merge(graph, params, fixed)(x), y).mean()
 
-    def step(carry, rows):
-        params, state = carry
-        x, y = jax.tree.map(lambda part: part[rows], (inputs, targets))
-        updates, state = tx.update(jax.grad(mean_loss)(params, x, y), state, params)
-        return (optax.apply_updates(params, updates), state), None
-
-    return jax.lax.scan(step, (params, state), order)[0]
+    updates, state = tx.update(jax.grad(mean_loss)(params), state, params)
+    return optax.apply_updates(params, updates), state
 
 
 def predict(

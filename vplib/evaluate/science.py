@@ -367,10 +367,13 @@ def outputs(head: nnx.Module, part: Part, encoder: str) -> np.ndarray:
 
 
 class Asked(NamedTuple):
-    """Answers for a test part, the head of the first seed, and how every setting did on validation."""
+    """Answers for a test part, the head of the first seed, the setting they have, and how every
+    setting did on validation.
+    """
 
     answers: Answers
     head: nnx.Module
+    setting: Mapping
     tried: list[dict]
 
 
@@ -406,7 +409,7 @@ def asked(
         ]
     others = zip(seeds[1:], encoders[1:], strict=True)
     trained = [first[best], *(head(seed, of, settings[best]) for seed, of in others)]
-    return Asked(_answers(test, trained, encoders), trained[0], tried)
+    return Asked(_answers(test, trained, encoders), trained[0], settings[best], tried)
 
 
 def _answers(part: Part, trained: Sequence, encoders: Sequence[str]) -> Answers:

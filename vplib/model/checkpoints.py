@@ -88,9 +88,10 @@ def _whole(value) -> np.ndarray:
     return np.asarray(value)
 
 
-def save(model: nnx.Module, path: Path) -> None:
+def save(model: nnx.Module, path: Path, *, half: bool = False) -> None:
     """Write the weights: complete or not at all, and equal weights give equal bytes.
 
+    In `half` precision where nothing is to be trained from them (relative error at most 2^-11).
     Raises CheckpointError for weights that are not finite, FileError if the file cannot be written.
     """
     weights, path = flatten(model), Path(path)  # every process takes part in the gathering
@@ -99,10 +100,13 @@ def save(model: nnx.Module, path: Path) -> None:
     _finite(weights, path)
     files.folder(path.parent)
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        # a file of today has the bytes of one of tomorrow: savez stamps no time
-        np.savez(
-            file, **{name: np.ascontiguousarray(value) for name, value in sorted(weights.items())}
-        )
+        np.savez(file, **packed(weights, half=half))  # without a time: equal bytes
+
+
+def packed(weights: dict[str, np.ndarray], *, half: bool) -> dict[str, np.ndarray]:
+    """Weights as a file of them holds them."""
+    kind = np.float16 if half else None
+    return {name: np.asarray(value, kind, order="C") for name, value in sorted(weights.items())}
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
@@ -237,8 +241,9 @@ def digest(weights: dict[str, np.ndarray]) -> str:
     return hashed.hexdigest()
 
 
-def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
-    """The model of a released name or of a weights file, with its weights.
+def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | VideoClassifier:
+    """The model of a released name or of a weights file, with its weights; with `half`, those of a
+    file that is written in half precision.
 
     `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face
     repository (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout,
@@ -255,7 +260,10 @@ def load(name: str | Path) -> VideoEncoder | VideoText | VideoClassifier:
                 f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
                 f"of {', '.join(names)}"
             )
-        return build(read(name), name=str(name))
+        weights = read(name)
+        if half:
+            weights = {key: value.astype(np.float16) for key, value in weights.items()}
+        return build(weights, name=str(name))
     released = RELEASED[names[str(name)]]
     path = fetch(released, str(name))
     weights = read(path)
