@@ -33,12 +33,13 @@ environment.restart(pinned=False)  # as `vplib.predict`, before jax starts
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import encoder_operations, large_products, machine, row, write
+from common import large_products, machine, row, write
 from flax import nnx
 
 from vplib import config, export
 from vplib.model import frozen
 from vplib.model.attention import KERNELS
+from vplib.model.cost import encoder_operations
 from vplib.model.encoders import VideoEncoder, configure
 from vplib.model.sizes import Sizes
 

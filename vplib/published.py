@@ -4,7 +4,6 @@ The paper's are read from `reports/published/`, ours from `reports/tables/`; non
 empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never enters a difference.
 """
 
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,6 +12,7 @@ from matplotlib.axes import Axes
 
 from vplib import figures, paths, results
 from vplib.figures import BLUE, DARK, MID, OURS, PALETTE
+from vplib.model import cost
 
 SCALES = ("smoke", "lesson", "study", "paper")  # the dial, from small to large
 
@@ -164,21 +164,12 @@ def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
         ["model", "size"], sort=False
     ):
         row = {"model": model, "size": size}
-        top = bottom = 0.0
         for table, adaptation in ADAPTATIONS.items():
             value = part[part["table"] == table].set_index("benchmark")["value"]
-            groups = [
-                value[list(group)].mean(skipna=False)
-                for group in GROUPS
-                if set(group) <= set(value.index)
-            ]
-            row[f"score_{adaptation}"], row[f"gflops_{adaptation}"] = (
-                np.mean(groups),
-                value["VideoGLUE"],
-            )
-            weight = 1 / math.log10(value["VideoGLUE"])
-            top, bottom = top + weight * np.mean(groups), bottom + weight
-        rows.append(row | {"vgs": top / bottom})
+            row[f"score_{adaptation}"] = cost.average(value, GROUPS)
+            row[f"gflops_{adaptation}"] = value["VideoGLUE"]
+        parts = ([row[f"{of}_{way}"] for way in ADAPTATIONS.values()] for of in ("score", "gflops"))
+        rows.append(row | {"vgs": cost.videoglue_score(*parts)})
     return pd.DataFrame(rows)
 
 

@@ -359,6 +359,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
             "patches in square frames"
         )
     space = stack(f"{root}spatial_encoder/transformers_stack")
+    down = f"{root}spatial_encoder/transformers_stack/x_layers/ff_layer/adapter/down/linear/kernel"
     found = Sizes(
         size=grid * patch,
         patch=patch,
@@ -368,6 +369,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
         temporal_layers=stack(f"{root}temporal_encoder/transformers_stack")["layers"],
         heads=space["heads"],
         mlp=space["mlp"],
+        adapter=shape(down, 3)[2] if f"params/{down}" in weights else 0,
     )
     if root == "encoder/":
         return replace(found, classes=shape("projection/linear/kernel", 2)[1])

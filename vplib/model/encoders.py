@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from vplib.model.adapters import Adapters, put_in
 from vplib.model.attention import Attention, affine
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 from vplib.model.sizes import Sizes
@@ -99,6 +100,8 @@ class VideoEncoder(nnx.Module):
         self.temporal_encoder = Transformer(sizes.temporal_layers, *block, rngs=rngs)
         self.temporal_ln = LayerNorm(width)
         self.patch, self.grid = sizes.patch, sizes.grid
+        if sizes.adapter:
+            put_in(self, Adapters(sizes, rngs=rngs))
 
     def positions(
         self, frames: int, rows: int, columns: int, *, crop: bool = False

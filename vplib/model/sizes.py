@@ -39,6 +39,7 @@ class Sizes:
     decoder: DecoderSizes | None = None
     vocabulary: int = 0  # pieces of the tokeniser; a video-text model has some
     classes: int = 0  # a classifier has some
+    adapter: int = 0  # width of the bottleneck beside each MLP of the video encoder
 
     @classmethod
     def of(cls, model: Mapping, *, vocabulary: int = 0) -> "Sizes":

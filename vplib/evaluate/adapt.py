@@ -1,0 +1,287 @@
+"""Four ways to adapt an encoder to labelled videos: two frozen ones, adapters, end to end.
+
+`frozen` trains a head on the last layer's tokens (`heads.Probe`), `mlap` one on those of four
+layers (`multilayer.MultilayerProbe`): both on cached tokens. `adapter` trains a bottleneck beside
+every MLP with the head of `frozen`, `end_to_end` all weights with it: both from videos, by `tune`.
+Source: VideoGLUE (arXiv:2307.03166) section 3.3, VideoPrism (arXiv:2402.13217) appendix E. Learning
+rates, regularisation and where training begins are our choice: heads are new, there is no dropout.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, PyTree
+
+from vplib.data import labelled
+from vplib.evaluate import boxes
+from vplib.evaluate.boxes import BoxProbe
+from vplib.evaluate.heads import Probe
+from vplib.model.adapters import Adapters, join
+from vplib.model.encoders import VideoEncoder, configure, pixels
+from vplib.model.sizes import Sizes
+from vplib.train import loop, optimiser
+
+ADAPTATIONS = ("frozen", "mlap", "adapter", "end_to_end")
+SAMPLE = 64  # clips whose tokens say what a head begins with
+
+
+class Tuning(nnx.Module):
+    """What is trained from videos: a head, and either a whole encoder or the adapters in one."""
+
+    def __init__(self, head: Probe | BoxProbe, trained: VideoEncoder | Adapters):
+        self.head = head
+        if isinstance(trained, Adapters):
+            self.adapters = trained
+        else:
+            self.encoder = trained
+
+    def network(self, frozen: VideoEncoder | None) -> VideoEncoder:
+        """The encoder as it is now; `frozen` is the one that adapters are put into."""
+        return join(frozen, self.adapters) if hasattr(self, "adapters") else self.encoder
+
+    def __call__(
+        self, batch: Mapping[str, Array], frozen: VideoEncoder | None = None, dtype=jnp.float32
+    ) -> Float[Array, "B *M K"]:
+        """Logits of a batch {video (B,T,S,S,3) and, for a head on boxes, rows (B,M,7,H) and columns
+        (B,M,7,W): `boxes.samples`}."""
+        return read(self.head, self.network(frozen)(pixels(batch["video"], dtype)), batch)
+
+
+def read(
+    head: nnx.Module, tokens: Float[Array, "B S D"], batch: Mapping[str, Array]
+) -> Float[Array, "B *M K"]:
+    """What a head of clips, or one of boxes, says of tokens."""
+    if "rows" not in batch:
+        return head(tokens)
+    y, x = batch["rows"], batch["columns"]
+    image = tokens.reshape(len(tokens), -1, y.shape[-1], x.shape[-1], tokens.shape[-1]).mean(1)
+    regions = jnp.einsum("bmyh,bmxw,bhwd->bmyxd", y, x, image).max((2, 3))
+    return head(jnp.concatenate([regions, tokens], 1))
+
+
+def loss(
+    tuning: Tuning,
+    batch: dict,
+    frozen: VideoEncoder | None = None,
+    *,
+    of: Callable,
+    dtype=jnp.float32,
+    key: Array | None = None,
+    step: Array | int = 0,
+):
+    """The mean of `of`(logits, targets) over a batch, in nats, for `loop.fit`; and no more numbers.
+
+    Nothing depends on `key` and `step`.
+    """
+    return of(tuning(batch, frozen, dtype), batch["target"]).mean(), {}
+
+
+def tune(
+    encoder: VideoEncoder,
+    sizes: Sizes,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    adaptation: str,
+    classes: int,
+    heads: int,
+    width: int | None = None,
+    inner: int,
+    blocks: int | None = None,
+    layer_decay: float = 1.0,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    weight_decay: float,
+    seed: int,
+    out: Path,
+    identity: str,
+    of: Callable = optax.softmax_cross_entropy_with_integer_labels,
+    every: int = 50,
+    checkpoint_every: int = 500,
+    kernel: str = "plain",
+    remat: bool = False,
+    accumulate: int = 1,
+    dtype: str = "float32",
+    mesh: Mesh | None = None,
+    title: str = "adaptation",
+) -> tuple[VideoEncoder, Probe | BoxProbe]:
+    """Encoder and head after `steps` batches of `arrays` {video, target[, rows, columns]}.
+
+    `adapter` has bottlenecks of width `inner` in all blocks; of `end_to_end` the last `blocks`
+    learn (all for None, and then patches and positions, too), each with `layer_decay` times the
+    learning rate of the one after it. The head is that of frozen tokens: `heads` of a summed
+    `width`, standardised by the tokens with which training begins. AdamW, cosine decay after 5%
+    warm-up; a stopped training goes on in `out`, as in `loop.fit`, with its errors and `identity`.
+    `accumulate` steps make one update.
+
+    Raises ValueError for another adaptation, more blocks than there are, and heads that do not
+    divide their width.
+    """
+    check(sizes, adaptation, heads=heads, width=width, blocks=blocks)
+    rngs = nnx.Rngs(seed)
+    head = _head(encoder, arrays, heads, width, classes, dtype, rngs)
+    rates = None
+    if adaptation == "adapter":
+        frozen, tuning = encoder, Tuning(head, Adapters(replace(sizes, adapter=inner), rngs=rngs))
+    else:
+        frozen, tuning = None, Tuning(head, nnx.clone(encoder))
+        last(tuning.encoder, sizes, blocks)
+        rates = layer_rates(tuning, sizes, blocks=blocks, decay=layer_decay)
+    for part in (tuning, frozen) if frozen is not None else (tuning,):
+        configure(part, kernel=kernel, remat=remat)
+    rate = optimiser.schedule(
+        "cosine", learning_rate=learning_rate, steps=steps, warmup=max(steps // 20, 1)
+    )
+    tx = optimiser.optimiser("adamw", rate, weight_decay=weight_decay, clip=1.0)
+    tx = tx if rates is None else optax.chain(tx, optimiser.scaled(rates))
+    tuning = loop.fit(
+        tuning,
+        partial(loss, of=of, dtype=jnp.dtype(dtype)),
+        labelled.stream(
+            arrays,
+            batch=batch,
+            seed=seed,
+            index=jax.process_index(),
+            count=jax.process_count(),
+        ),
+        steps=steps,
+        tx=optax.MultiSteps(tx, accumulate) if accumulate > 1 else tx,
+        seed=seed,
+        out=out,
+        identity=identity,
+        mesh=mesh,
+        frozen=frozen,
+        every=every,
+        checkpoint_every=checkpoint_every,
+        title=title,
+    )
+    network = tuning.network(frozen)
+    configure(network)
+    last(network, sizes, None)
+    return network, tuning.head
+
+
+def check(
+    sizes: Sizes, adaptation: str, *, heads: int, width: int | None, blocks: int | None
+) -> None:
+    """Raises ValueError, as `tune` does, before any video is read."""
+    total = sizes.spatial_layers + sizes.temporal_layers
+    if adaptation not in ADAPTATIONS[2:]:
+        raise ValueError(
+            f"{adaptation} is no adaptation of an encoder: choose adapter or end_to_end"
+        )
+    if blocks is not None and not 1 <= blocks <= total:
+        raise ValueError(
+            f"the last {blocks} blocks are to learn and the encoder has {total}: take from 1 to as many"
+        )
+    if (width or sizes.width) % heads:
+        raise ValueError(
+            f"{heads} heads do not divide a width of {width or sizes.width}: choose probe.heads "
+            "that do, or give probe.width"
+        )
+
+
+def _head(encoder, arrays, heads, width, classes, dtype, rngs) -> Probe | BoxProbe:
+    """A new head, standardised by what the encoder makes of the first clips."""
+    run = jax.jit(lambda model, video: model(pixels(video, dtype)))
+    rows = range(min(SAMPLE, len(arrays["target"])))
+    some = np.concatenate(
+        [np.asarray(run(encoder, arrays["video"][np.array([k])]), np.float32) for k in rows]
+    )
+    plain = some.mean((0, 1)), some.std((0, 1)) + 1e-3
+    if "rows" in arrays:
+        return BoxProbe(*plain, heads, classes, most=arrays["rows"].shape[1], rngs=rngs)
+    return Probe(*plain, heads, classes, inner=width, rngs=rngs)
+
+
+def last(encoder: VideoEncoder, sizes: Sizes, blocks: int | None) -> None:
+    """Let gradients reach the last `blocks` of an encoder alone, in place; None: all of it."""
+    still = 0 if blocks is None else sizes.spatial_layers + sizes.temporal_layers - blocks
+    stacks = encoder.spatial_encoder, encoder.temporal_encoder
+    for stack, first in zip(stacks, (0, sizes.spatial_layers), strict=True):
+        layers = (sizes.spatial_layers, sizes.temporal_layers)[first > 0]
+        stack.transformers_stack.still = min(max(still - first, 0), layers)
+
+
+def layer_rates(tuning: Tuning, sizes: Sizes, *, blocks: int | None, decay: float) -> PyTree:
+    """A factor of the learning rate of every parameter: 1 for the head, `decay` for the last block,
+    `decay`^2 for the one before it, and so on to patches and positions; 0 for what stays.
+
+    A stack's norm counts to its last block, the temporal positions to the first temporal one.
+    Source: BEiT (arXiv:2106.08254); VideoGLUE's code has 0.75 for AVA alone.
+    """
+    total = sizes.spatial_layers + sizes.temporal_layers
+    still = 0 if blocks is None else total - blocks
+
+    def factor(depth: np.ndarray) -> np.ndarray:  # of block 0, 1, ...; -1: before all blocks
+        learns = depth >= still if blocks is not None else True
+        return np.where(learns, decay ** (total - depth), 0).astype(np.float32)
+
+    def of(path: tuple, value: Array) -> Array:
+        names = [str(getattr(part, "key", getattr(part, "name", part))) for part in path]
+        if "encoder" not in names:
+            return jnp.float32(1)
+        part = names[names.index("encoder") + 1]
+        first = sizes.spatial_layers if part.startswith("temporal") else 0
+        if "x_layers" in names:
+            depth = first + np.arange(value.shape[0])
+            return jnp.asarray(factor(depth).reshape(-1, *[1] * (value.ndim - 1)))
+        depth = {
+            "spatial_ln": sizes.spatial_layers - 1,
+            "temporal_pos_emb": sizes.spatial_layers,
+            "temporal_ln": total - 1,
+        }.get(part, -1)
+        return jnp.asarray(factor(np.array(depth)))
+
+    return jax.tree_util.tree_map_with_path(of, nnx.state(tuning, nnx.Param))
+
+
+# --- answers -------------------------------------------------------------------------------------
+
+
+def logits(
+    encoder: VideoEncoder,
+    head: nnx.Module,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    batch: int = 64,
+    dtype: str = "float32",
+) -> Float[np.ndarray, "C *M K"]:
+    """What a tuned encoder and its head say of clips; the last batch repeats its last clip, so that
+    all have one shape.
+    """
+    given = {name: of for name, of in arrays.items() if name != "target"}
+    count, parts = len(given["video"]), []
+    batch = min(batch, count)
+    for start in range(0, count, batch):
+        rows = np.minimum(np.arange(start, start + batch), count - 1)
+        said = _logits(encoder, head, {name: of[rows] for name, of in given.items()}, dtype)
+        parts.append(np.asarray(said)[: count - start])
+    return np.concatenate(parts)
+
+
+@partial(jax.jit, static_argnames="dtype")
+def _logits(encoder, head, batch, dtype):
+    return read(head, encoder(pixels(batch["video"], dtype)), batch).astype("float32")
+
+
+def boxed(
+    arrays: Mapping[str, np.ndarray],
+    places: Sequence[Float[np.ndarray, "_ 4"]],
+    *,
+    grid: tuple[int, int, int],
+    most: int,
+) -> dict[str, np.ndarray]:
+    """`arrays` with where the boxes of each clip are looked at; `grid` and errors as in
+    `boxes.regions` and `boxes.pad`.
+    """
+    rows, columns = boxes.samples(boxes.pad(places, most)[0], grid)
+    return {**arrays, "rows": rows, "columns": columns}
