@@ -120,7 +120,7 @@ def tune(
     learning rate of the one after it. The head is that of frozen tokens: `heads` of a summed
     `width`, standardised by the tokens with which training begins. AdamW, cosine decay after 5%
     warm-up; a stopped training goes on in `out`, as in `loop.fit`, with its errors and `identity`.
-    `accumulate` steps make one update.
+    A step takes its batch in `accumulate` parts.
 
     Raises ValueError for another adaptation, more blocks than there are, and heads that do not
     divide their width.
@@ -153,12 +153,13 @@ def tune(
             count=jax.process_count(),
         ),
         steps=steps,
-        tx=optax.MultiSteps(tx, accumulate) if accumulate > 1 else tx,
+        tx=tx,
         seed=seed,
         out=out,
         identity=identity,
         mesh=mesh,
         frozen=frozen,
+        accumulate=accumulate,
         every=every,
         checkpoint_every=checkpoint_every,
         title=title,
