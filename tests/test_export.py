@@ -13,7 +13,7 @@ from flax import nnx
 
 from vplib import export, paths
 from vplib.files import FileError
-from vplib.model import checkpoints
+from vplib.model import checkpoints, exported
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.layers import AttentionPool
 
@@ -27,11 +27,11 @@ MODELS = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_names_lead_there_and_back(kind):
     weights = checkpoints.flatten(MODELS[kind]())
-    named = export.arrays(weights)
+    named = exported.arrays(weights)
     assert sum(value.size for value in named.values()) == sum(
         value.size for value in weights.values()
     )
-    back = export.released(named, {name: value.shape for name, value in weights.items()})
+    back = exported.released(named, {name: value.shape for name, value in weights.items()})
     assert checkpoints.digest(back) == checkpoints.digest(weights)
 
 

@@ -81,7 +81,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("optim.b1 *.drop_ratio *.mask_ratio lit.last_share", _share),
     ("optim.b2", _or_null(_share)),
     ("optim.clip *.learning_rate", _positive),
-    ("*.every optim.checkpoint_every", _whole(1)),
+    ("*.every optim.checkpoint_every optim.accumulate", _whole(1)),
     ("hardware.dtype", _words("float32", "bfloat16", "auto")),
     ("hardware.platform", _words("cpu", "gpu", "tpu")),
     ("hardware.attention", _words("plain", "splash", "tokamax")),
@@ -119,6 +119,11 @@ DIVISIBLE = (
     ("stage1.image_batch", "stage1.loss_chunk"),
     ("lit.batch", "lit.loss_chunk"),
     ("lit.image_batch", "lit.loss_chunk"),
+    ("stage1.batch", "optim.accumulate"),
+    ("stage1.image_batch", "optim.accumulate"),
+    ("stage2.batch", "optim.accumulate"),
+    ("lit.batch", "optim.accumulate"),
+    ("lit.image_batch", "optim.accumulate"),
 )
 
 

@@ -22,7 +22,8 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from vplib import files, paths
-from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
+from vplib.model import exported
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, shapes
 from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
@@ -110,11 +111,16 @@ def packed(weights: dict[str, np.ndarray], *, half: bool) -> dict[str, np.ndarra
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weights file; what its headers promise is compared with the file first.
+    """All arrays of a weights file; what its headers promise is compared with the file first. Or
+    those of a folder that `vplib.export` wrote.
 
     Raises CheckpointError when it is missing, something else, damaged, or not of finite numbers.
     """
     path = Path(path)
+    if path.is_dir():
+        weights = _of_folder(path)
+        _finite(weights, path)
+        return weights
     if not path.is_file():
         raise CheckpointError(
             f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file"
@@ -138,6 +144,16 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         ) from None
     _finite(weights, path)
     return weights
+
+
+def _of_folder(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return exported.read(path)
+    except Exception as error:  # whatever JSON, safetensors or NumPy make of other folders
+        why = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"{path} is no readable folder that vplib.export wrote ({why}): give an .npz file"
+        ) from None
 
 
 _KINDS = (  # how a file begins, what it is, what to do; the first that fits
@@ -247,7 +263,7 @@ def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | 
 
     `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face
     repository (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout,
-    ours or theirs: kind and sizes come from the arrays. A released file is fetched once and kept in
+    ours or theirs, or of a folder that `vplib.export` wrote: kind and sizes come from them. A released file is fetched once and kept in
     the cache of huggingface_hub (HF_HOME); HF_HUB_OFFLINE=1 forbids fetching. Raises
     CheckpointError: unknown name, no network, unreadable or another file.
     """
@@ -255,7 +271,7 @@ def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | 
         key: key for key in RELEASED
     }
     if str(name) not in names:
-        if Path(name).suffix != ".npz" and not Path(name).is_file():
+        if Path(name).suffix != ".npz" and not Path(name).exists():
             raise CheckpointError(
                 f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
                 f"of {', '.join(names)}"
@@ -412,12 +428,6 @@ def build(
     model = shapes(found)
     assign(model, weights, name=name)
     return model
-
-
-def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
-    """A model of these sizes (as `infer` gives them) whose parameters are mere shapes."""
-    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
-    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
 
 def assign(

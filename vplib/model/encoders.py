@@ -324,6 +324,12 @@ class VideoClassifier(nnx.Module):
         }
 
 
+def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
+    """A model of these sizes (as `checkpoints.infer` gives them) whose parameters are mere shapes."""
+    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
+    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
+
+
 def configure(model: nnx.Module, *, kernel: str = "plain", remat: bool = False) -> None:
     """Set how every part of `model` computes, in place; results stay the same.
 

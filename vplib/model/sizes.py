@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import yaml
+
+from vplib import paths
+
 
 @dataclass(frozen=True)
 class DecoderSizes:
@@ -57,3 +61,14 @@ class Sizes:
     def places(self) -> int:
         """Places, hence tokens, of one frame."""
         return self.grid**2
+
+
+def decoder_for(width: int) -> DecoderSizes:
+    """The decoders for an encoder whose weights alone are known, which say nothing of them: those
+    of the model in `conf/model` that is nearest in width.
+    """
+    known = [
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in sorted((paths.CONF / "model").glob("*.yaml"))
+    ]
+    return Sizes.of(min(known, key=lambda model: abs(model["width"] - width))).decoder
