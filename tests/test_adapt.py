@@ -209,7 +209,6 @@ def test_a_step_in_two_parts_is_one_step(tmp_path):
     twice, _ = tuned(tmp_path / "b", "adapter", arrays, accumulate=2)
     for name, value in toy.leaves(once).items():
         assert toy.close(value, toy.leaves(twice)[name], 1e-4), name
-    assert changed(once, encoder()) == set()  # but adapters differ from those that were not trained
 
 
 @pytest.mark.parametrize(

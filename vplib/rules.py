@@ -62,7 +62,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("tag source scale ablation", _tag),
     ("name out runs data.root data.shards data.retrieval data.tasks.*", _text),
     ("weights clip task data.tokenizer lit.last_corpus", _or_null(_text)),
-    ("texts data.zero_shot beyond.layers", _texts),
+    ("texts data.zero_shot beyond.layers adapt.tasks", _texts),
     ("model.text_norm", _words("pre", "primer_hybrid")),
     ("model.aux_layers", _whole(0)),
     ("model.*", _whole(1)),
@@ -95,7 +95,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("science.stride", _whole(1)),
     ("hardware.remat optim.tensorboard stage2.* science.specialist science.mlap", _flag),
     ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
-    ("probe.heads *.epochs probe.seeds ceiling.probes", _whole(1)),
+    ("adapt.train adapt.validation adapt.test", _or_null(_whole(1))),
+    ("probe.heads *.epochs probe.seeds ceiling.probes adapt.inner adapt.every", _whole(1)),
     ("gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )

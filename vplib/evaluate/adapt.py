@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +19,23 @@ import numpy as np
 import optax
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Float16, PyTree, UInt8
 
 from vplib.data import labelled
-from vplib.evaluate import boxes
+from vplib.evaluate import boxes, multilayer, science
 from vplib.evaluate.boxes import BoxProbe
 from vplib.evaluate.heads import Probe
+from vplib.evaluate.localise import KeyFrames
+from vplib.evaluate.tasks import Answers, Task
 from vplib.model.adapters import Adapters, join
 from vplib.model.encoders import VideoEncoder, configure, pixels
 from vplib.model.sizes import Sizes
 from vplib.train import loop, optimiser
 
 ADAPTATIONS = ("frozen", "mlap", "adapter", "end_to_end")
+# Tasks of the world by the kinds that a VideoGLUE average is of: appearance, motion, several labels
+# a clip, boxes.
+GROUPS = (("object",), ("motion", "fine_motion"), ("multilabel",), ("boxes",))
 SAMPLE = 64  # clips whose tokens say what a head begins with
 
 
@@ -246,6 +252,116 @@ def layer_rates(tuning: Tuning, sizes: Sizes, *, blocks: int | None, decay: floa
 
 
 # --- answers -------------------------------------------------------------------------------------
+
+
+class Clips(NamedTuple):
+    """Labelled clips: frames for what trains the encoder, tokens of its last layers for what does
+    not.
+    """
+
+    task: Task
+    classes: Sequence[str]
+    video: UInt8[np.ndarray, "C T S S 3"]
+    layers: Float16[np.ndarray, "C k S D"]
+    targets: np.ndarray  # of boxes `boxes.pack`'s
+    places: list[Float[np.ndarray, "_ 4"]] | None = None  # boxes of each clip
+    grid: tuple[int, int, int] | None = None  # of the tokens: time, height, width
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What `tune` takes."""
+        found = {"video": self.video, "target": self.targets}
+        if self.places is None:
+            return found
+        return boxed(found, self.places, grid=self.grid, most=self.targets.shape[1])
+
+
+def of_boxes(
+    found: KeyFrames, classes: Sequence[str], *, grid: tuple[int, int, int], most: int
+) -> Clips:
+    """The clips whose key frame shows any box. Truth is per given box, as AVA's metric is for given
+    boxes (`science.BOXES`).
+    """
+    use = [number for number, places in enumerate(found.boxes) if len(places)]
+    places = [found.boxes[number] for number in use]
+    targets = [
+        np.array(
+            [[label == name for name in classes] for label in found.labels[number]], np.float32
+        )
+        for number in use
+    ]
+    packed = boxes.pack(targets, boxes.pad(places, most)[1])
+    video, layers = (found.values[name][use] for name in ("video", "layers"))
+    return Clips(science.BOXES, classes, video, layers, packed, places, grid)
+
+
+def answers(
+    adaptation: str,
+    encoder: VideoEncoder,
+    sizes: Sizes,
+    train: Clips,
+    unseen: Sequence[Clips],
+    *,
+    setting: Mapping,
+    seed: int,
+    heads: int,
+    width: int | None,
+    **network,
+) -> list[Answers]:
+    """What an adaptation that learned from `train` says of each part of `unseen`.
+
+    `setting` is the recipe of `heads.train_probe`, or of `tune`, which takes `network`.
+    """
+    if adaptation in ("frozen", "mlap"):
+        pick = (lambda x: x[:, -1]) if adaptation == "frozen" else (lambda x: x)
+        head = _trained(pick(train.layers), train, seed, dict(setting))
+        said = [_said(head, pick(part.layers), part) for part in unseen]
+    else:
+        multiple = {"of": boxes.packed_loss} if train.places is not None else {}
+        if train.places is None and train.targets.ndim == 2:
+            multiple = {"of": optax.sigmoid_binary_cross_entropy}
+        tuned, head = tune(
+            encoder,
+            sizes,
+            train.arrays(),
+            adaptation=adaptation,
+            classes=len(train.classes),
+            heads=heads,
+            width=width if train.places is None else None,
+            seed=seed,
+            **multiple,
+            **setting,
+            **network,
+        )
+        said = [logits(tuned, head, part.arrays()) for part in unseen]
+    return [_answered(of, part) for of, part in zip(said, unseen, strict=True)]
+
+
+def _trained(tokens: np.ndarray, train: Clips, seed: int, setting: dict) -> nnx.Module:
+    if train.places is None:
+        classes = len(train.classes)
+        return train.task.train(tokens, train.targets, classes=classes, seed=seed, **setting)
+    targets = [one[one[:, -1] > 0, :-1] for one in train.targets]
+    setting.pop("width", None)  # a layer of boxes is as wide as the tokens
+    most = train.targets.shape[1]
+    return multilayer.train_boxes(
+        tokens, train.places, targets, grid=train.grid, most=most, seed=seed, **setting
+    )
+
+
+def _said(head: nnx.Module, tokens: np.ndarray, part: Clips) -> np.ndarray:
+    if part.places is None:
+        return part.task.predict(head, tokens)
+    found = np.zeros((*part.targets.shape[:2], len(part.classes)), np.float32)
+    own = multilayer.predict_boxes(head, tokens, part.places, grid=part.grid)
+    found[part.targets[..., -1] > 0] = np.concatenate(own)
+    return found
+
+
+def _answered(said: np.ndarray, part: Clips) -> Answers:
+    if part.places is not None:
+        truth = part.targets.astype(int)
+        return Answers(part.task, science.ranks(said, truth[..., -1])[None], truth, part.classes)
+    return Answers(part.task, said[None], part.targets, part.classes)
 
 
 def logits(

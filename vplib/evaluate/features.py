@@ -35,6 +35,19 @@ class Originals(Protocol):
     def original(self, index: int) -> tuple[bytes | Path, dict]: ...
 
 
+class First(NamedTuple):
+    """The first `count` videos of a source; None: all."""
+
+    source: Originals
+    count: int | None
+
+    def __len__(self) -> int:
+        return min(self.count or len(self.source), len(self.source))
+
+    def original(self, index: int) -> tuple[bytes | Path, dict]:
+        return self.source.original(index)
+
+
 class Features(NamedTuple):
     """What `features` found: a row of each encoder's `values` for every clip that could be read."""
 

@@ -444,6 +444,14 @@ def difference(name: str, one: Answers, other: Answers, *, metric: str | None = 
     return row(name, one, other, metric=metric, unit="points", combine=lambda a, b: 100 * (a - b))
 
 
+def ratio(name: str, one: Answers, other: Answers) -> dict:
+    """The headline row of one adaptation's score as a share of another's."""
+    value = float(one.scores().mean() / other.scores().mean())
+    drawn = one.bootstrapped() / np.maximum(other.bootstrapped(), 1e-9)
+    value, low, high = metrics.between(value, drawn)
+    return {"name": name, "value": value, "low": low, "high": high, "unit": "fraction"}
+
+
 def mean(name: str, answers: Iterable[Answers]) -> dict:
     """The headline row of the mean over several tasks on the same clips."""
     return row(name, *answers, combine=lambda *scores: np.mean(scores, axis=0))
