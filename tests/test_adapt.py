@@ -14,7 +14,7 @@ from flax import nnx
 
 from vplib import paths, published
 from vplib.data import labelled
-from vplib.evaluate import adapt, boxes, heads
+from vplib.evaluate import adapt, boxes, classify, heads, multilayer
 from vplib.model import adapters, checkpoints, cost
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.model.sizes import Sizes
@@ -283,3 +283,26 @@ def test_small_costs_have_no_weight():
     # Cheap adaptations weigh more, and the unit matters.
     assert cost.videoglue_score([50, 60], [10, 1000]) == pytest.approx(52.5)
     assert cost.videoglue_score([50, 60], [1e4, 1e6]) == pytest.approx(54)
+
+
+# --- what is kept --------------------------------------------------------------------------------
+
+
+def test_a_classifier_of_several_layers_is_kept_and_says_what_its_head_said(tmp_path):
+    model, arrays = encoder(), clips(12)
+    layers = np.asarray(multilayer.layers_of(model, 3)(arrays["video"]))
+    recipe = dict(epochs=1, batch=4, learning_rate=1e-2, weight_decay=0.0, seed=0)
+    head = multilayer.train(layers, arrays["target"], classes=3, heads=4, width=8, **recipe)
+    said = multilayer.predict(head, layers)
+    kept = multilayer.MultilayerClassifier(model, head)
+    classify.save(kept, ["a", "b", "c"], tmp_path, encoder="toy")
+    again, classes, whose = classify.restore(tmp_path)
+    assert (classes, whose) == (["a", "b", "c"], "toy")
+    found = np.asarray(again(pixels(jnp.asarray(arrays["video"]))))
+    np.testing.assert_allclose(found, said, atol=0.02)  # tokens were kept in half precision
+    assert toy.leaves(again).keys() == toy.leaves(kept).keys()
+    weights = checkpoints.read(tmp_path / "classifier.npz")
+    del weights["params/head/query"]
+    np.savez(tmp_path / "classifier.npz", **weights)
+    with pytest.raises(checkpoints.CheckpointError, match="it lacks query"):
+        classify.restore(tmp_path)

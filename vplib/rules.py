@@ -93,10 +93,11 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
     ("science.stride", _whole(1)),
+    ("adapt.layer_decay", _number(0, 1)),
     ("hardware.remat optim.tensorboard stage2.* science.specialist science.mlap", _flag),
     ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
-    ("adapt.train adapt.validation adapt.test", _or_null(_whole(1))),
-    ("probe.heads *.epochs probe.seeds ceiling.probes adapt.inner adapt.every", _whole(1)),
+    ("adapt.train adapt.validation adapt.test adapt.blocks", _or_null(_whole(1))),
+    ("probe.heads *.epochs probe.seeds ceiling.probes adapt.inner", _whole(1)),
     ("gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )

@@ -14,6 +14,7 @@ from vplib import files
 from vplib.data import pipeline
 from vplib.evaluate import heads
 from vplib.evaluate.heads import Probe
+from vplib.evaluate.multilayer import MultilayerClassifier, MultilayerProbe
 from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.progress import Progress
@@ -93,9 +94,13 @@ def merge_standardisation(probe: Probe, encoder: VideoEncoder) -> VideoClassifie
 
 
 def save(
-    classifier: VideoClassifier, classes: Sequence[str], folder: Path, *, encoder: str
+    classifier: VideoClassifier | MultilayerClassifier,
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    encoder: str,
 ) -> None:
-    """Write `classifier.npz`, in the released layout, and `classes.json`: a name a logit, and whose
+    """Write `classifier.npz`, in the released layout where that has such a model, and `classes.json`: a name a logit, and whose
     `encoder` it is, in words.
     """
     folder = Path(folder)
@@ -104,7 +109,7 @@ def save(
     files.write(folder / "classes.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
+def restore(folder: Path) -> tuple[VideoClassifier | MultilayerClassifier, list[str], str]:
     """The classifier that `save` wrote, the names of its classes, and whose encoder it has.
 
     Raises CheckpointError if the folder holds none, or its two files do not fit.
@@ -118,20 +123,41 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
             f"no classifier in {folder}: there is no readable classes.json; give the run "
             "folder of a finished 45_own_classifier"
         ) from None
-    classifier = checkpoints.load(folder / "classifier.npz")
-    outputs = (
-        classifier.projection.linear.bias.shape[0] if isinstance(classifier, VideoClassifier) else 0
-    )
+    weights = checkpoints.read(folder / "classifier.npz")
+    last = [weights[name] for name in _LAST if name in weights]
+    outputs = last[0].shape[-1] if last else 0
     if outputs != len(classes):
         raise checkpoints.CheckpointError(
             f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
             "run 45_own_classifier again"
         )
-    return classifier, classes, encoder
+    return _built(weights, str(folder / "classifier.npz")), classes, encoder
+
+
+_LAST = ("params/projection/linear/bias", "params/head/projection/linear/bias")
+
+
+def _built(weights: dict[str, np.ndarray], name: str) -> VideoClassifier | MultilayerClassifier:
+    """The classifier that the arrays are of; one of several layers has a `head`."""
+    if "params/head/mean" not in weights:
+        return checkpoints.build(weights, name=name)
+    own = {key: value for key, value in weights.items() if key.startswith("params/head/")}
+    encoder = {
+        key.replace("params/encoder/", "params/", 1): value
+        for key, value in weights.items()
+        if key not in own
+    }
+    layers, width, heads, size = weights["params/head/layers/attention/query/w"].shape
+    shapes = dict(layers=layers, inner=heads * size, rngs=nnx.Rngs(0))
+    plain = np.zeros(layers * width, np.float32)
+    head = MultilayerProbe(plain, plain, heads, own[_LAST[1]].shape[0], **shapes)
+    classifier = MultilayerClassifier(checkpoints.build(encoder, name=name), head)
+    checkpoints.assign(classifier.head, own, prefix="params/head", name=name)
+    return classifier
 
 
 def probabilities_of(
-    classifier: VideoClassifier, dtype: str = "float32"
+    classifier: VideoClassifier | MultilayerClassifier, dtype: str = "float32"
 ) -> Callable[[Path], Float[np.ndarray, " K"]]:
     """A function of a video file: the probability of each class, computed in `dtype`.
 

@@ -58,8 +58,16 @@ def _layers(
     count: int,
     dtype: str,
 ) -> Float16[Array, "B k N D"]:
-    encoder = frozen.together(graph, weights)
-    x = patchify(pixels(video, dtype), encoder.patch)  # B T N P
+    return last_layers(frozen.together(graph, weights), pixels(video, dtype), count).astype(
+        "float16"
+    )
+
+
+def last_layers(
+    encoder: VideoEncoder, video: Float[Array, "B T H W 3"], count: int
+) -> Float[Array, "B k N D"]:
+    """What `layers_of` gives, in the precision of the video."""
+    x = patchify(video, encoder.patch)  # B T N P
     b, t, *_ = x.shape
     rows, columns = (side // encoder.patch for side in video.shape[2:4])
     space, time = encoder.positions(t, rows, columns)
@@ -68,7 +76,7 @@ def _layers(
     x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
     _, temporal = _each(encoder.temporal_encoder.transformers_stack, x, encoder.temporal_ln)
     last = [*spatial, *(layer.swapaxes(1, 2) for layer in temporal)][-count:]
-    return jnp.stack([layer.reshape(b, -1, layer.shape[-1]) for layer in last], 1).astype("float16")
+    return jnp.stack([layer.reshape(b, -1, layer.shape[-1]) for layer in last], 1)
 
 
 def _each(
@@ -140,6 +148,20 @@ class MultilayerProbe(nnx.Module):
     def __call__(self, inputs: Shaped[Array, "B N F"]) -> Float[Array, "B *M K"]:
         logits = self.projection(self.pooled(inputs))
         return logits if self.most else logits[:, 0]
+
+
+class MultilayerClassifier(nnx.Module):
+    """An encoder and its `MultilayerProbe`: what `VideoClassifier` is to a head on one layer."""
+
+    def __init__(self, encoder: VideoEncoder, head: MultilayerProbe):
+        self.encoder, self.head = encoder, head
+        # Not trained, but a part of what a file of weights has to hold.
+        self.head.mean = nnx.Param(head.mean[...])
+        self.head.deviation = nnx.Param(head.deviation[...])
+
+    def __call__(self, video: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
+        layers = last_layers(self.encoder, video, self.head.count)
+        return self.head(jnp.concatenate(jnp.unstack(layers, axis=1), -1))
 
 
 def beside(tokens: Shaped[np.ndarray, "C k S D"]) -> Shaped[np.ndarray, "C S kD"]:
