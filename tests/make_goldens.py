@@ -89,7 +89,9 @@ def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
         config, attn_implementation="eager"
     ).eval()  # the only one that caps logits
     randomise(model, rng)
-    positions = sinusoids(exported.TEXT_LENGTH, sizes.width)  # the released ones: see vplib/export.py
+    positions = sinusoids(
+        exported.TEXT_LENGTH, sizes.width
+    )  # the released ones: see vplib/export.py
     model.text_model.embeddings.position_embedding = torch.tensor(np.asarray(positions))
 
     arrays = released(model, sizes)
