@@ -80,6 +80,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("optim.optimiser", _words("adafactor", "adamw")),
     ("optim.b1 *.drop_ratio *.mask_ratio lit.last_share", _share),
     ("optim.b2", _or_null(_share)),
+    ("stage2.learning_rate", _or_null(_positive)),
     ("optim.clip *.learning_rate", _positive),
     ("*.every optim.checkpoint_every optim.accumulate", _whole(1)),
     ("hardware.dtype", _words("float32", "bfloat16", "auto")),
