@@ -39,7 +39,6 @@ from vplib.model.encoders import VideoEncoder
 
 BASE = checkpoints.sizes_of(checkpoints.RELEASED["videoprism_public_v1_base"])
 SHAPE = (BASE.frames * BASE.places, BASE.width)
-BATCH = 8  # clips that are encoded together, as in 45_own_classifier
 RECIPE = dict(heads=BASE.heads, batch=64, learning_rate=3e-3, weight_decay=0.01, seed=0)
 
 
@@ -51,8 +50,8 @@ def peak() -> str:
 def written(folder: Path, clips: int) -> Rows:
     """Random tokens of so many clips, in files."""
     rng, kept = np.random.default_rng(0), OnDisk(folder, clips, {})
-    for begin in range(0, clips, BATCH):
-        rows = [*range(begin, min(begin + BATCH, clips))]
+    for begin in range(0, clips, 8):
+        rows = [*range(begin, min(begin + 8, clips))]
         tokens = rng.standard_normal((len(rows), *SHAPE), np.float32).astype(np.float16)
         kept.add(rows, {"tokens": tokens})
     return kept.finish()["tokens"]
@@ -109,11 +108,11 @@ class First:
         return self.source.original(index)
 
 
-def real_clips(folder: Path, videos: Path, clips: int) -> None:
+def real_clips(folder: Path, videos: Path, clips: int, batch: int) -> None:
     encoder = VideoEncoder(BASE, rngs=nnx.Rngs(0))
     source = First(FolderSource(videos, name=videos.name, resolution=BASE.size), clips)
     identity = {"weights": checkpoints.digest(checkpoints.flatten(encoder))}
-    settings = dict(name="videos", out=folder, batch=BATCH, max_skipped_fraction=0.5)
+    settings = dict(name="videos", out=folder, batch=batch, max_skipped_fraction=0.5)
     for again in (False, True):
         start = time.perf_counter()
         found = features.features(
@@ -141,10 +140,11 @@ def main() -> None:
     parser.add_argument("--compare", action="store_true")
     parser.add_argument("--repeats", type=int, default=3, help="turns of --compare")
     parser.add_argument("--videos", type=Path, metavar="FOLDER")
+    parser.add_argument("--batch", type=int, default=8, help="clips of --videos encoded at a time")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vplib-") as folder:
         if given.videos:
-            real_clips(Path(folder), given.videos, given.clips)
+            real_clips(Path(folder), given.videos, given.clips, given.batch)
         else:
             repeats = given.repeats if given.compare else 0
             random_clips(Path(folder), given.clips, given.epochs, repeats)

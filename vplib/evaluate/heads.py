@@ -120,12 +120,13 @@ def fit(
     seed: int,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> nnx.Module:
-    """`model`, whose parameters were trained on arrays that fit into memory: AdamW, cosine decay
+    """`model`, whose parameters were trained on arrays, in memory or in files: AdamW, cosine decay
     after 5% warm-up.
 
     `loss` takes the model's output and targets. Every epoch has an order of its own, drawn by
     `seed`; what does not fill a batch is left out of it. A batch is at most all inputs, which are
-    one array or several that belong together.
+    one array or several that belong together. The gradient of one of more than PART bytes is the
+    mean of those of equal pieces, which is the same where the loss is a mean over clips.
     """
     batch = min(batch, len(targets))
     per_epoch, most = len(targets) // batch, fitting(inputs, PART)
