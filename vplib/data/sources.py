@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -99,7 +100,7 @@ class FolderSource:
         self.captions = captions
         named = captions or (self.folder / "metadata.jsonl").exists()
         self._lines = _read_metadata(self.folder) if named else _found_below(self.folder)
-        digests = [[line.entry, _digest(line.path)] for line in self._lines]
+        digests = [[line.entry, digest(line.path)] for line in self._lines]
         self.fingerprint = _fingerprint(digests, resolution, max_pixels, captions)
 
     def __len__(self) -> int:
@@ -371,16 +372,17 @@ def _found(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _digest(path: Path) -> str:
+def digest(video: bytes | Path) -> str:
     """Hash of a file's size and both ends: enough to notice another video, quick for terabytes.
 
     Of a file that cannot be opened, the reason: such a clip is left out when its turn comes.
     """
     try:
-        size = path.stat().st_size
+        inside = isinstance(video, bytes)
+        size = len(video) if inside else video.stat().st_size
         if not size:
             return ""
-        with path.open("rb") as file:
+        with io.BytesIO(video) if inside else video.open("rb") as file:
             ends = file.read(EDGE)
             file.seek(max(0, size - EDGE))
             ends += file.read(EDGE)

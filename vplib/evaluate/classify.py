@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Float16, Int, UInt8
 from vplib import files
 from vplib.data import pipeline
 from vplib.evaluate import heads
+from vplib.evaluate.cache import Rows
 from vplib.evaluate.heads import Probe
 from vplib.evaluate.multilayer import MultilayerClassifier, MultilayerProbe
 from vplib.model import checkpoints, frozen
@@ -44,7 +45,7 @@ def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> In
 
 
 def train_probes(
-    tokens: Float16[np.ndarray, "C S D"],
+    tokens: Float16[np.ndarray | Rows, "C S D"],
     labels: Int[np.ndarray, " C"],
     *,
     shots: int | None,

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float16, Shaped, UInt8
 
 from vplib.evaluate import boxes, heads
 from vplib.evaluate.boxes import CrossAttention
+from vplib.evaluate.cache import Rows
 from vplib.model import frozen
 from vplib.model.attention import lecun
 from vplib.model.encoders import VideoEncoder, patchify, pixels
@@ -164,14 +165,16 @@ class MultilayerClassifier(nnx.Module):
         return self.head(jnp.concatenate(jnp.unstack(layers, axis=1), -1))
 
 
-def beside(tokens: Shaped[np.ndarray, "C k S D"]) -> Shaped[np.ndarray, "C S kD"]:
+def beside(tokens: Shaped[np.ndarray | Rows, "C k S D"]) -> Shaped[np.ndarray | Rows, "C S kD"]:
     """The layers' tokens side by side along their features: what the head takes."""
+    if isinstance(tokens, Rows):
+        return tokens.seen(beside)
     clips, layers, places, width = tokens.shape
     return np.moveaxis(tokens, 1, 2).reshape(clips, places, layers * width)
 
 
 def train(
-    tokens: Shaped[np.ndarray, "C *k S D"],
+    tokens: Shaped[np.ndarray | Rows, "C *k S D"],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     width: int | None = None,
@@ -190,7 +193,7 @@ def train(
 
 
 def predict(
-    model: nnx.Module, tokens: Shaped[np.ndarray, "C *k S D"], *, batch: int = 128
+    model: nnx.Module, tokens: Shaped[np.ndarray | Rows, "C *k S D"], *, batch: int = 128
 ) -> Float[np.ndarray, "C K"]:
     """Logits of many clips."""
     if tokens.ndim == 3:
@@ -199,14 +202,14 @@ def predict(
 
 
 def pooled(
-    model: MultilayerProbe, tokens: Shaped[np.ndarray, "C k S D"], *, batch: int = 128
+    model: MultilayerProbe, tokens: Shaped[np.ndarray | Rows, "C k S D"], *, batch: int = 128
 ) -> Float[np.ndarray, "C D"]:
     """q_k of many clips or windows: what the classifier reads."""
     return _in_batches(_pooled, model, tokens, batch)
 
 
-def _in_batches(run: Callable, model: MultilayerProbe, tokens: np.ndarray, batch: int):
-    parts = (tokens[i : i + batch] for i in range(0, len(tokens), batch))
+def _in_batches(run: Callable, model: MultilayerProbe, tokens: np.ndarray | Rows, batch: int):
+    parts = heads.batches(tokens, batch)
     return np.concatenate([np.asarray(run(model, beside(part))) for part in parts])
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import special
 
 from vplib.evaluate import metrics, multilayer, precision
+from vplib.evaluate.cache import Rows
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -260,7 +261,7 @@ class Part(NamedTuple):
     clips those are.
     """
 
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | Rows]
     targets: np.ndarray
     rows: np.ndarray
 
@@ -364,7 +365,7 @@ def _kind(name: str, where: Mapping) -> Task:
 def answer(
     task: Task,
     trained: Iterable,
-    features: np.ndarray,
+    features: np.ndarray | Rows,
     targets: np.ndarray,
     classes: Sequence[str] = (),
 ) -> Answers:
