@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import environment, files
+from vplib import cards, environment, files
 from vplib.files import FileError
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import sinusoids
 from vplib.model.sizes import Sizes
+from vplib.shipped import WEIGHTS
 
 TEXT_LENGTH = 64  # positions that are stored, of the released models
 
@@ -206,7 +207,8 @@ def configuration(sizes: Sizes) -> dict:
 
 
 def export(name: str | Path, folder: str | Path) -> None:
-    """Write `folder` with config.json and model.safetensors; it appears complete or not at all.
+    """Write `folder` with config.json, model.safetensors and a model card, README.md; it appears
+    complete or not at all.
 
     `name` is what `checkpoints.load` takes. Raises CheckpointError as `load` does, when the folder
     exists, for a model that transformers cannot hold (LvT-g's text norm), and without the package
@@ -224,6 +226,7 @@ def export(name: str | Path, folder: str | Path) -> None:
     weights = checkpoints.flatten(checkpoints.load(name))
     sizes = checkpoints.infer(weights, name=str(name))
     named = arrays(widen(weights, sizes.mlp))
+    card = cards.exported(name, weights, sizes, WEIGHTS)
     if sizes.vocabulary:
         positions = sinusoids(TEXT_LENGTH, sizes.width)
         named["text_model.embeddings.position_embedding"] = np.asarray(positions)
@@ -234,6 +237,7 @@ def export(name: str | Path, folder: str | Path) -> None:
             save_file(named, part / "model.safetensors", metadata={"format": "pt"})
             text = json.dumps(configuration(sizes), indent=2) + "\n"
             (part / "config.json").write_text(text, encoding="utf-8")
+            (part / cards.CARD).write_text(card, encoding="utf-8")
             os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
