@@ -82,6 +82,7 @@ def test_a_disturbed_export_leaves_nothing_and_a_folder_is_not_overwritten(tmp_p
         done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (bool(stderr), stderr)
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
     ]

@@ -25,9 +25,11 @@ HARNESS = {
     *("tpu", "publish"),
 }
 COMMANDS = {
-    "export": {"model"},
+    "scores": {"results"},
+    "cards": {"model", "scores"},
+    "export": {"model", "cards", "shipped"},
     "predict": {"evaluate", "model", "data"},
-    "shipped": {"model", "data", "results"},
+    "shipped": {"model", "data", "results", "cards"},
 }
 OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from flax import nnx
 
-from vplib import config, paths, run, shipped
+from vplib import cards, config, paths, run, shipped
 from vplib.data import text
 from vplib.evaluate import classify, features, heads, tasks
 from vplib.model import checkpoints
@@ -82,9 +82,10 @@ def finish(out, vocabulary):
 def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, place, capsys):
     model = finish("lesson")
     shipped.main(["ship", "lesson", "1"])
-    assert capsys.readouterr().out.count("\n") == 3
+    assert capsys.readouterr().out.count("\n") == 4
     names = ["lesson-stage1.npz", "lesson-stage2.npz", "lesson-vocabulary.model"]
-    assert sorted(file.name for file in place.iterdir()) == [*names, "manifest.json"]
+    found = sorted(file.name for file in place.iterdir())
+    assert found == [cards.CARD, *names, "manifest.json"]
     for name in names[:2]:
         kept, whole = checkpoints.read(place / name), checkpoints.flatten(model)
         assert {str(value.dtype) for value in kept.values()} == {"float16"}
@@ -97,6 +98,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
     assert (place / names[0]).read_bytes() == before  # another scale leaves it alone
     told = json.loads((place / "manifest.json").read_text())
     check(place, told)
+    assert (place / cards.CARD).read_text(encoding="utf-8") == cards.shipped(place)
     assert len(told) == 6 and told["study-stage2.npz"]["command"] == "python 31_lit_tuning study"
     assert {entry["scale"] for entry in told.values()} == {"lesson", "study"}
     assert all(len(entry["commit"]) == 40 for entry in told.values())
@@ -104,7 +106,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
 
 def check(place, manifest):
     """The manifest tells the truth about every file."""
-    files = {file.name for file in place.iterdir()} - {"manifest.json"}
+    files = {file.name for file in place.iterdir()} - {"manifest.json", cards.CARD}
     assert files == manifest.keys()
     for name, entry in manifest.items():
         data = (place / name).read_bytes()

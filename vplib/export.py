@@ -20,11 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from vplib import environment, files
+from vplib import cards, environment, files
 from vplib.files import FileError
 from vplib.model import checkpoints, exported
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import sinusoids
+from vplib.shipped import WEIGHTS
 
 
 def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
@@ -54,7 +55,8 @@ def widen(weights: dict[str, np.ndarray], inner: int) -> dict[str, np.ndarray]:
 
 
 def export(name: str | Path, folder: str | Path) -> None:
-    """Write `folder` with config.json and model.safetensors; it appears complete or not at all.
+    """Write `folder` with config.json, model.safetensors and a model card, README.md; it appears
+    complete or not at all.
 
     `name` is what `checkpoints.load` takes. Raises CheckpointError as `load` does, when the folder
     exists, for a model that transformers cannot hold (LvT-g's text norm), and without the package
@@ -71,10 +73,15 @@ def export(name: str | Path, folder: str | Path) -> None:
         raise CheckpointError(f"{folder} exists: give a folder that does not, or delete it")
     weights = checkpoints.flatten(checkpoints.load(name))
     sizes = checkpoints.infer(weights, name=str(name))
+<<<<<<< HEAD
     try:
         named = exported.arrays(widen(weights, sizes.mlp))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
+=======
+    named = arrays(widen(weights, sizes.mlp))
+    card = cards.exported(name, weights, sizes, WEIGHTS)
+>>>>>>> i16-cards
     if sizes.vocabulary:
         positions = sinusoids(exported.TEXT_LENGTH, sizes.width)
         named["text_model.embeddings.position_embedding"] = np.asarray(positions)
@@ -85,6 +92,7 @@ def export(name: str | Path, folder: str | Path) -> None:
             save_file(named, part / "model.safetensors", metadata={"format": "pt"})
             text = json.dumps(exported.configuration(sizes), indent=2) + "\n"
             (part / "config.json").write_text(text, encoding="utf-8")
+            (part / cards.CARD).write_text(card, encoding="utf-8")
             os.rename(part, folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)
