@@ -73,15 +73,11 @@ def export(name: str | Path, folder: str | Path) -> None:
         raise CheckpointError(f"{folder} exists: give a folder that does not, or delete it")
     weights = checkpoints.flatten(checkpoints.load(name))
     sizes = checkpoints.infer(weights, name=str(name))
-<<<<<<< HEAD
     try:
         named = exported.arrays(widen(weights, sizes.mlp))
     except ValueError as error:
         raise CheckpointError(str(error)) from None
-=======
-    named = arrays(widen(weights, sizes.mlp))
     card = cards.exported(name, weights, sizes, WEIGHTS)
->>>>>>> i16-cards
     if sizes.vocabulary:
         positions = sinusoids(exported.TEXT_LENGTH, sizes.width)
         named["text_model.embeddings.position_embedding"] = np.asarray(positions)
