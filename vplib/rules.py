@@ -91,6 +91,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("*.batch *.image_batch *.steps", _whole(1)),
     ("*.warmup *.shuffle_warmup *.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
+    ("probe.adaptation", _words("frozen", "mlap", "adapter", "end_to_end")),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.snapshots", _whole(0, 1000)),
     ("science.stride", _whole(1)),

@@ -6,17 +6,17 @@ import grain
 import numpy as np
 
 
-class Rows(grain.transforms.Map):
+class Taken(grain.transforms.Map):
     """The rows of every array that a batch of numbers asks for."""
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self.arrays = dict(arrays)
 
     def __repr__(self) -> str:  # Grain puts this into its checks: must not depend on the machine
-        return f"Rows({', '.join(f'{name}{of.shape}' for name, of in self.arrays.items())})"
+        return f"Taken({', '.join(f'{name}{of.shape}' for name, of in self.arrays.items())})"
 
     def map(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: of[rows] for name, of in self.arrays.items()}
+        return {name: np.asarray(of[rows]) for name, of in self.arrays.items()}
 
 
 def stream(
@@ -44,5 +44,5 @@ def stream(
             f"a global batch of {batch} does not divide over {count} processes: choose a multiple"
         )
     order = grain.MapDataset.range(clips).seed(seed).shuffle().repeat()
-    mixed = order[index::count].batch(batch // count).map(Rows(arrays))
+    mixed = order[index::count].batch(batch // count).map(Taken(arrays))
     return iter(mixed.to_iter_dataset(grain.ReadOptions(threads, 2 * threads)))

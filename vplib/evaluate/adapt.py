@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Float16, PyTree, UInt8
 from vplib.data import labelled
 from vplib.evaluate import boxes, multilayer, science
 from vplib.evaluate.boxes import BoxProbe
+from vplib.evaluate.cache import Rows
 from vplib.evaluate.heads import Probe
 from vplib.evaluate.localise import KeyFrames
 from vplib.evaluate.tasks import Answers, Task
@@ -32,7 +33,8 @@ from vplib.model.encoders import VideoEncoder, configure, pixels
 from vplib.model.sizes import Sizes
 from vplib.train import loop, optimiser
 
-ADAPTATIONS = ("frozen", "mlap", "adapter", "end_to_end")
+HEADS, NETWORKS = ("frozen", "mlap"), ("adapter", "end_to_end")  # what is trained
+ADAPTATIONS = HEADS + NETWORKS
 # Tasks of the world by the kinds that a VideoGLUE average is of: appearance, motion, several labels
 # a clip, boxes.
 GROUPS = (("object",), ("motion", "fine_motion"), ("multilabel",), ("boxes",))
@@ -181,7 +183,7 @@ def check(
 ) -> None:
     """Raises ValueError, as `tune` does, before any video is read."""
     total = sizes.spatial_layers + sizes.temporal_layers
-    if adaptation not in ADAPTATIONS[2:]:
+    if adaptation not in NETWORKS:
         raise ValueError(
             f"{adaptation} is no adaptation of an encoder: choose adapter or end_to_end"
         )
@@ -201,7 +203,10 @@ def _head(encoder, arrays, heads, width, classes, dtype, rngs) -> Probe | BoxPro
     run = jax.jit(lambda model, video: model(pixels(video, dtype)))
     rows = range(min(SAMPLE, len(arrays["target"])))
     some = np.concatenate(
-        [np.asarray(run(encoder, arrays["video"][np.array([k])]), np.float32) for k in rows]
+        [
+            np.asarray(run(encoder, np.asarray(arrays["video"][np.array([k])])), np.float32)
+            for k in rows
+        ]
     )
     plain = some.mean((0, 1)), some.std((0, 1)) + 1e-3
     if "rows" in arrays:
@@ -261,8 +266,8 @@ class Clips(NamedTuple):
 
     task: Task
     classes: Sequence[str]
-    video: UInt8[np.ndarray, "C T S S 3"]
-    layers: Float16[np.ndarray, "C k S D"]
+    video: UInt8[np.ndarray | Rows, "C T S S 3"]
+    layers: Float16[np.ndarray | Rows, "C k S D"]
     targets: np.ndarray  # of boxes `boxes.pack`'s
     places: list[Float[np.ndarray, "_ 4"]] | None = None  # boxes of each clip
     grid: tuple[int, int, int] | None = None  # of the tokens: time, height, width
@@ -311,7 +316,7 @@ def answers(
 
     `setting` is the recipe of `heads.train_probe`, or of `tune`, which takes `network`.
     """
-    if adaptation in ("frozen", "mlap"):
+    if adaptation in HEADS:
         pick = (lambda x: x[:, -1]) if adaptation == "frozen" else (lambda x: x)
         head = _trained(pick(train.layers), train, seed, dict(setting))
         said = [_said(head, pick(part.layers), part) for part in unseen]
@@ -380,7 +385,9 @@ def logits(
     batch = min(batch, count)
     for start in range(0, count, batch):
         rows = np.minimum(np.arange(start, start + batch), count - 1)
-        said = _logits(encoder, head, {name: of[rows] for name, of in given.items()}, dtype)
+        said = _logits(
+            encoder, head, {name: np.asarray(of[rows]) for name, of in given.items()}, dtype
+        )
         parts.append(np.asarray(said)[: count - start])
     return np.concatenate(parts)
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
 from vplib.data import pipeline
-from vplib.evaluate import heads
+from vplib.evaluate import multilayer
 from vplib.evaluate.cache import Rows
 from vplib.evaluate.heads import Probe
 from vplib.evaluate.multilayer import MultilayerClassifier, MultilayerProbe
@@ -45,7 +45,7 @@ def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> In
 
 
 def train_probes(
-    tokens: Float16[np.ndarray | Rows, "C S D"],
+    tokens: Float16[np.ndarray | Rows, "C *k S D"],
     labels: Int[np.ndarray, " C"],
     *,
     shots: int | None,
@@ -54,9 +54,9 @@ def train_probes(
     epochs: int,
     batch: int,
     **recipe,
-) -> list[Probe]:
-    """A probe of each seed, which draws its own `few_shots`, trained for `epochs`, and for `steps`
-    batches at least.
+) -> list[Probe | MultilayerProbe]:
+    """A probe of each seed, on tokens of one layer or several, which draws its own `few_shots`,
+    trained for `epochs`, and for `steps` batches at least.
     """
     probes = []
     with Progress(len(seeds), "probes") as progress:
@@ -64,7 +64,7 @@ def train_probes(
             rows = few_shots(labels, shots, seed)
             epochs_here = max(epochs, -(-steps // (len(rows) // min(batch, len(rows)))))
             probes.append(
-                heads.train_probe(
+                multilayer.train(
                     tokens[rows], labels[rows], epochs=epochs_here, batch=batch, seed=seed, **recipe
                 )
             )
