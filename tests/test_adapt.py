@@ -44,7 +44,6 @@ RECIPE = dict(
     learning_rate=3e-3,
     weight_decay=0.0,
     every=2,
-    checkpoint_every=2,
 )
 
 
@@ -167,9 +166,7 @@ def test_layers_decay_from_the_last_to_the_patches():
 @pytest.mark.parametrize("adaptation", ["adapter", "end_to_end"])
 def test_it_learns_what_the_labels_show(tmp_path, adaptation):
     arrays = clips(48)
-    network, head = tuned(
-        tmp_path, adaptation, arrays, steps=60, every=30, checkpoint_every=60, learning_rate=1e-2
-    )
+    network, head = tuned(tmp_path, adaptation, arrays, steps=60, every=30, learning_rate=1e-2)
     unseen = clips(48, seed=1)
     said = adapt.logits(network, head, unseen, batch=20)
     assert said.shape == (48, 3) and (said.argmax(1) == unseen["target"]).mean() > 0.8

@@ -82,7 +82,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("optim.b2", _or_null(_share)),
     ("stage2.learning_rate", _or_null(_positive)),
     ("optim.clip *.learning_rate", _positive),
-    ("*.every optim.checkpoint_every optim.accumulate", _whole(1)),
+    ("*.every optim.checkpoint_every *.accumulate", _whole(1)),
     ("hardware.dtype", _words("float32", "bfloat16", "auto")),
     ("hardware.platform", _words("cpu", "gpu", "tpu")),
     ("hardware.attention", _words("plain", "splash", "tokamax")),

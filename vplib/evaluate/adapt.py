@@ -112,8 +112,7 @@ def tune(
     out: Path,
     identity: str,
     of: Callable = optax.softmax_cross_entropy_with_integer_labels,
-    every: int = 50,
-    checkpoint_every: int = 500,
+    every: int,
     kernel: str = "plain",
     remat: bool = False,
     accumulate: int = 1,
@@ -126,7 +125,7 @@ def tune(
     `adapter` has bottlenecks of width `inner` in all blocks; of `end_to_end` the last `blocks`
     learn (all for None, and then patches and positions, too), each with `layer_decay` times the
     learning rate of the one after it. The head is that of frozen tokens: `heads` of a summed
-    `width`, standardised by the tokens with which training begins. AdamW, cosine decay after 5%
+    `width`, standardised by the tokens with which training begins. A state is kept every `every` steps. AdamW, cosine decay after 5%
     warm-up; a stopped training goes on in `out`, as in `loop.fit`, with its errors and `identity`.
     A step takes its batch in `accumulate` parts.
 
@@ -169,7 +168,7 @@ def tune(
         frozen=frozen,
         accumulate=accumulate,
         every=every,
-        checkpoint_every=checkpoint_every,
+        checkpoint_every=every,
         title=title,
     )
     network = tuning.network(frozen)
