@@ -96,7 +96,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("hardware.remat optim.tensorboard stage2.* science.specialist science.mlap", _flag),
     ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
     ("probe.heads *.epochs probe.seeds ceiling.probes", _whole(1)),
-    ("gtad.window gtad.stride", _positive),
+    ("window stride gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
