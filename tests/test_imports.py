@@ -21,12 +21,13 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "evaluate": {"model", "data", "train"},
 }
 HARNESS = {
-    *("config", "rules", "run", "figures", "results", "published", "reproduce"),
+    *("config", "rules", "run", "figures", "timelines"),
+    *("results", "published", "reproduce"),
     *("tpu", "publish"),
 }
 COMMANDS = {
     "export": {"model"},
-    "predict": {"evaluate", "model", "data"},
+    "predict": {"evaluate", "model", "data", "figures", "timelines"},
     "shipped": {"model", "data", "results"},
 }
 OWNERS = {  # package -> the only modules that import it

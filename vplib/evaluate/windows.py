@@ -269,15 +269,14 @@ def peaks(
     times: Float[np.ndarray, "W 2"], values: Float[np.ndarray, " W"], *, most: int
 ) -> Int[np.ndarray, " P"]:
     """At most `most` windows whose value no neighbour and no overlapping window exceeds, the best
-    first; none overlaps another.
+    first; no two are neighbours or overlap.
     """
     start, end = times.T
     found = []
     for k in np.argsort(-values, kind="stable").tolist():
         near = (start < end[k] - 1e-6) & (end > start[k] + 1e-6)
-        beside = near.copy()
-        beside[max(k - 1, 0) : k + 2] = True
-        if values[k] >= values[beside].max() and not near[found].any():
+        near[max(k - 1, 0) : k + 2] = True
+        if values[k] >= values[near].max() and not near[found].any():
             found.append(k)
         if len(found) == most:
             break
