@@ -21,14 +21,15 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "evaluate": {"model", "data", "train"},
 }
 HARNESS = {
-    *("config", "rules", "run", "figures", "results", "published", "reproduce"),
+    *("config", "rules", "run", "figures", "timelines"),
+    *("results", "published", "reproduce"),
     *("tpu", "publish"),
 }
 COMMANDS = {
     "scores": {"results"},
     "cards": {"model", "scores"},
     "export": {"model", "cards", "shipped"},
-    "predict": {"evaluate", "model", "data"},
+    "predict": {"evaluate", "model", "data", "figures", "timelines"},
     "shipped": {"model", "data", "results", "cards"},
 }
 OWNERS = {  # package -> the only modules that import it

@@ -100,7 +100,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("probe.shots probe.width eval.frames beyond.train beyond.test", _or_null(_whole(1))),
     ("adapt.train adapt.validation adapt.test adapt.blocks", _or_null(_whole(1))),
     ("probe.heads *.epochs probe.seeds ceiling.probes adapt.inner", _whole(1)),
-    ("gtad.window gtad.stride", _positive),
+    ("window stride gtad.window gtad.stride", _positive),
     ("gtad.* boxes.* views.*", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.

@@ -12,13 +12,16 @@ from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
 from vplib.data import pipeline
-from vplib.evaluate import multilayer
+from vplib.evaluate import multilayer, windows
 from vplib.evaluate.cache import Rows
 from vplib.evaluate.heads import Probe
 from vplib.evaluate.multilayer import MultilayerClassifier, MultilayerProbe
+from vplib.evaluate.windows import Along
 from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.progress import Progress
+
+BATCH = 16  # windows an accelerator is given at a time; on a CPU one at a time is as fast
 
 
 def view(encoder: VideoEncoder) -> dict[str, int]:
@@ -178,6 +181,22 @@ def probabilities_of(
         return found
 
     return probabilities
+
+
+def along(
+    classifier: VideoClassifier, dtype: str = "float32", *, length: float, stride: float
+) -> Callable[[Path], Along]:
+    """A function of a video file of any length: the probability of each class in each of its
+    windows of `length` seconds, one every `stride` seconds, computed in `dtype`.
+
+    It raises as `windows.along`.
+    """
+    run = partial(_probabilities, *frozen.apart(classifier, dtype), dtype=dtype)
+    batch = 1 if jax.default_backend() == "cpu" else BATCH
+    reading = view(classifier.encoder) | dict(length=length, stride=stride, batch=batch)
+    return lambda path: windows.along(
+        run, Path(path), name=str(path), encoder="the classifier", **reading
+    )
 
 
 @partial(jax.jit, static_argnames=("graph", "dtype"))
