@@ -266,20 +266,20 @@ def test_scores_of_the_reference_file():
     assert len(cases) >= 8
     for case in cases:
         ways = list(case["trainable_gflops"])
-        averages = [cost.average(case["scores"][way], published.GROUPS) for way in ways]
+        averages = [published.average(case["scores"][way], published.GROUPS) for way in ways]
         for way, value in zip(ways, averages, strict=True):
             assert value == pytest.approx(case["stratified_average"][way], abs=1e-6)
         costs = [case["trainable_gflops"][way] for way in ways]
-        assert cost.videoglue_score(averages, costs) == pytest.approx(case["vgs"], abs=1e-6)
+        assert published.videoglue_score(averages, costs) == pytest.approx(case["vgs"], abs=1e-6)
 
 
 def test_small_costs_have_no_weight():
     for small in (1.0, 0.4):
         with pytest.raises(ValueError, match=f"a cost of {small:g} has no weight .* smaller unit"):
-            cost.videoglue_score([50, 60], [small, 300])
+            published.videoglue_score([50, 60], [small, 300])
     # Cheap adaptations weigh more, and the unit matters.
-    assert cost.videoglue_score([50, 60], [10, 1000]) == pytest.approx(52.5)
-    assert cost.videoglue_score([50, 60], [1e4, 1e6]) == pytest.approx(54)
+    assert published.videoglue_score([50, 60], [10, 1000]) == pytest.approx(52.5)
+    assert published.videoglue_score([50, 60], [1e4, 1e6]) == pytest.approx(54)
 
 
 # --- what is kept --------------------------------------------------------------------------------

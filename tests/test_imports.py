@@ -36,7 +36,7 @@ OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},
     "papermill": {"run"},
     "dvc": set(),
-    "grain": {"data.pipeline", "data.cached"},
+    "grain": {"data.pipeline", "data.cached", "data.labelled"},
     "array_record": {"data.shards"},
     "av": {"data"},
     "sentencepiece": {"data.text"},

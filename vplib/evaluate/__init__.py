@@ -5,5 +5,5 @@ clips, then tasks, which joins them, then classify and ceilings, and tokens (of 
 which training reads). A second frozen head: multilayer; several views of a clip: views; damaged
 clips: perturb; long videos: windows. Localisation: proposals and gtad in time, boxes in space,
 localise for both with detection. Words: ranking for retrieval and choices, language for their tasks.
-Behaviour of animals, by all of these: science.
+Behaviour of animals, by all of these: science. Training more than a head: adapt.
 """

@@ -276,10 +276,7 @@ def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | 
                 f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
                 f"of {', '.join(names)}"
             )
-        weights = read(name)
-        if half:
-            weights = {key: value.astype(np.float16) for key, value in weights.items()}
-        return build(weights, name=str(name))
+        return build(packed(read(name), half=half), name=str(name))
     released = RELEASED[names[str(name)]]
     path = fetch(released, str(name))
     weights = read(path)
@@ -479,7 +476,7 @@ def _option(weights: dict[str, np.ndarray]) -> str:
         shown = {}
     for file in sorted((paths.CONF / "model").glob("*.yaml")):
         known = Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")))
-        known = asdict(known) | {key: shown.get(key) for key in ("vocabulary", "classes")}
+        known = asdict(known) | {key: shown.get(key) for key in ("vocabulary", "classes", "adapter")}
         if shown and all(known[key] == value for key, value in shown.items()):
             return f"model={file.stem}, which it was trained with"
     return "the model= it was trained with"

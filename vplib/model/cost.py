@@ -1,13 +1,8 @@
 """Operations of one forward pass, and what an adaptation costs: two for each multiply-add.
 
-Source: VideoPrism tables 13 to 17, whose column of trainable FLOPs these formulas give back, but
-for the baselines' adapters (tested); the score's formula is of VideoGLUE (arXiv:2307.03166).
+Source: VideoPrism tables 13 to 16, whose column of trainable FLOPs these formulas give back, but
+for the baselines' adapters (tested).
 """
-
-import math
-from collections.abc import Mapping, Sequence
-
-import numpy as np
 
 from vplib.model.sizes import Sizes
 
@@ -58,26 +53,3 @@ def trainable_operations(adaptation: str, sizes: Sizes, inner: int) -> float:
     if adaptation not in costs:
         raise ValueError(f"{adaptation} is unknown: choose one of {', '.join(costs)}")
     return costs[adaptation]
-
-
-def average(scores: Mapping[str, float], groups: Sequence[Sequence[str]]) -> float:
-    """Mean over groups of tasks of the groups' means; a group that lacks a score does not count."""
-    known = [group for group in groups if all(name in scores for name in group)]
-    return float(np.mean([np.mean([scores[name] for name in group]) for group in known]))
-
-
-def videoglue_score(averages: Sequence[float], costs: Sequence[float]) -> float:
-    """sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i): the average S_i of each adaptation, weighed by
-    its cost C_i.
-
-    Published costs are in GFLOPs. Scores of costs in another unit are not comparable. Raises
-    ValueError for a cost of 1 or below, which the formula cannot weigh: it divides by zero there,
-    and below it the weight is negative.
-    """
-    if min(costs) <= 1:
-        raise ValueError(
-            f"a cost of {min(costs):g} has no weight in the VideoGLUE score: count in a smaller unit, "
-            "and name it"
-        )
-    weights = [1 / math.log10(cost) for cost in costs]
-    return float(np.dot(averages, weights) / np.sum(weights))
