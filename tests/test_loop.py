@@ -217,7 +217,9 @@ def test_micro_batches_of_a_mean_train_as_their_whole_batch(tmp_path):
         for name, value in toy.leaves(parts).items():
             np.testing.assert_allclose(value, toy.leaves(whole)[name], rtol=1e-4, atol=1e-6)
         for row, known in zip(
-            rows(tmp_path / str(count) / "metrics.csv"), rows(tmp_path / "1/metrics.csv")
+            rows(tmp_path / str(count) / "metrics.csv"),
+            rows(tmp_path / "1/metrics.csv"),
+            strict=True,
         ):
             np.testing.assert_allclose(
                 [*map(float, row.values())], [*map(float, known.values())], rtol=1e-4
