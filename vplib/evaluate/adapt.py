@@ -135,30 +135,24 @@ def tune(
     check(sizes, adaptation, heads=heads, width=width, blocks=blocks)
     rngs = nnx.Rngs(seed)
     head = _head(encoder, arrays, heads, width, classes, dtype, rngs)
-    rates = None
     if adaptation == "adapter":
         frozen, tuning = encoder, Tuning(head, Adapters(replace(sizes, adapter=inner), rngs=rngs))
+        configure(frozen, kernel=kernel, remat=remat)
     else:
         frozen, tuning = None, Tuning(head, nnx.clone(encoder))
         last(tuning.encoder, sizes, blocks)
-        rates = layer_rates(tuning, sizes, blocks=blocks, decay=layer_decay)
-    for part in (tuning, frozen) if frozen is not None else (tuning,):
-        configure(part, kernel=kernel, remat=remat)
+    configure(tuning, kernel=kernel, remat=remat)
     rate = optimiser.schedule(
         "cosine", learning_rate=learning_rate, steps=steps, warmup=max(steps // 20, 1)
     )
-    tx = optimiser.optimiser("adamw", rate, weight_decay=weight_decay, clip=1.0)
-    tx = tx if rates is None else optax.chain(tx, optimiser.scaled(rates))
+    tx = optax.chain(
+        optimiser.optimiser("adamw", rate, weight_decay=weight_decay, clip=1.0),
+        optimiser.scaled(layer_rates(tuning, sizes, blocks=blocks, decay=layer_decay)),
+    )
     tuning = loop.fit(
         tuning,
         partial(loss, of=of, dtype=jnp.dtype(dtype)),
-        labelled.stream(
-            arrays,
-            batch=batch,
-            seed=seed,
-            index=jax.process_index(),
-            count=jax.process_count(),
-        ),
+        labelled.stream(arrays, batch=batch, seed=seed, **_share()),
         steps=steps,
         tx=tx,
         seed=seed,
@@ -175,6 +169,11 @@ def tune(
     configure(network)
     last(network, sizes, None)
     return network, tuning.head
+
+
+def _share() -> dict[str, int]:
+    """Of every batch, this process's."""
+    return {"index": jax.process_index(), "count": jax.process_count()}
 
 
 def check(

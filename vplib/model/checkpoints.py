@@ -476,7 +476,9 @@ def _option(weights: dict[str, np.ndarray]) -> str:
         shown = {}
     for file in sorted((paths.CONF / "model").glob("*.yaml")):
         known = Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")))
-        known = asdict(known) | {key: shown.get(key) for key in ("vocabulary", "classes", "adapter")}
+        known = asdict(known) | {
+            key: shown.get(key) for key in ("vocabulary", "classes", "adapter")
+        }
         if shown and all(known[key] == value for key, value in shown.items()):
             return f"model={file.stem}, which it was trained with"
     return "the model= it was trained with"
