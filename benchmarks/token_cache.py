@@ -127,8 +127,8 @@ def real_clips(folder: Path, videos: Path, clips: int, batch: int) -> None:
             f"{len(tokens)} clips, {tokens.nbytes / 1e6:.1f} MB, {len(found.skipped)} left out, in "
             f"{took:.2f} s{' when all are there' * again}; {peak()}"
         )
-    jax.block_until_ready(train(tokens, np.arange(len(tokens)) % 10, 1))
-    print(f"one epoch on them; {peak()}")
+    jax.block_until_ready(train(tokens, np.arange(len(tokens)) % 10, 3))
+    print(f"three epochs on them; {peak()}")
 
 
 def main() -> None:

@@ -240,10 +240,11 @@ def _damaged(folder: Path) -> CacheError:
 
 
 def _put(path: Path, at: int, data: bytes | np.ndarray) -> None:
-    """Write `data` as the end of a file, from byte `at` on. Raises FileError as `files.explained`."""
+    """Write `data` from byte `at` of a file on, over what was cut off there. Raises FileError as
+    `files.explained`.
+    """
     with files.explained(path), path.open("r+b" if path.exists() else "wb") as file:
         file.seek(at)
-        file.truncate()
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -88,7 +88,8 @@ def features(
     view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
     with _kept(cache, encoders, source, name, view) as kept:
         with Progress(len(source), name) as progress:
-            start = len(kept.rows) + len(kept.skipped)
+            if start := len(kept.rows) + len(kept.skipped):
+                progress.update(start, skipped=len(kept.skipped))
             for found, videos in _batches(source, batch, kept.skipped, view, start):
                 each = ((of, encoded(run, videos, of, name)) for of, run in encoders.items())
                 kept.add(found, {of: part[: len(found)] for of, part in each})
