@@ -57,7 +57,10 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     [
         ("model.widht=64", "no key 'model.widht' (did you mean model.width?)"),
         ("width=64", "did you mean model.width?"),
-        ("scale=lessom", "did you mean lesson?): scale must be one of adapt, lesson, paper, smoke, study"),
+        (
+            "scale=lessom",
+            "did you mean lesson?): scale must be one of adapt, lesson, paper, smoke, study",
+        ),
         (
             "model=huge",
             "model must be one of base, giant, large, lvt_base, lvt_giant, lvt_large, small, tiny",
