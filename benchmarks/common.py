@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: turns, operations, rows of reports/tables/encoder.csv.
+"""What the speed benchmarks share: turns, rows of reports/tables/encoder.csv.
 
 Whoever imports this has already set its environment: JAX starts here.
 """
@@ -19,26 +19,8 @@ import numpy as np
 
 from vplib import files, paths
 from vplib.model.attention import product
-from vplib.model.sizes import Sizes
 
 COLUMNS = ["name", "value", "low", "high", "unit", "bar", "note"]
-
-
-def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: int) -> float:
-    """Operations of a stack's matrix products, forward, when each token sees `keys` tokens."""
-    return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
-
-
-def encoder_operations(sizes: Sizes, places: int) -> float:
-    """Of one clip with `places` tokens a frame, on which its temporal attention depends: see
-    `VideoEncoder._by_place`."""
-    tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
-    keys = sizes.frames if places == sizes.places else 3 * sizes.frames
-    return (
-        2 * tokens * 3 * sizes.patch**2 * width
-        + stack_operations(sizes.spatial_layers, tokens, places, width, hidden)
-        + stack_operations(sizes.temporal_layers, tokens, keys, width, hidden)
-    )
 
 
 def turns(runs: dict[str, Callable[[], object]], repeats: int) -> dict[str, np.ndarray]:

@@ -32,7 +32,7 @@ environment.restart()  # as in every run, before jax starts
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import encoder_operations, large_products, machine, row, stack_operations, turns, write
+from common import large_products, machine, row, turns, write
 from flax import nnx
 from omegaconf import DictConfig
 
@@ -40,6 +40,7 @@ from vplib import config
 from vplib.method.masking import draw_mask, visible_count
 from vplib.method.stages import Stage2, stage2_loss
 from vplib.model.attention import KERNELS
+from vplib.model.cost import encoder_operations, stack_operations
 from vplib.model.encoders import VideoEncoder, VideoText, configure, pixels
 from vplib.model.sizes import Sizes
 

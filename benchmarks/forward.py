@@ -33,12 +33,13 @@ environment.restart(pinned=False)  # as `vplib.predict`, before jax starts
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import encoder_operations, large_products, machine, row, write
+from common import large_products, machine, row, write
 from flax import nnx
 
-from vplib import config, export
-from vplib.model import frozen
+from vplib import config
+from vplib.model import exported, frozen
 from vplib.model.attention import KERNELS
+from vplib.model.cost import encoder_operations
 from vplib.model.encoders import VideoEncoder, configure
 from vplib.model.sizes import Sizes
 
@@ -57,7 +58,7 @@ def torch_model(sizes: Sizes):
     """The peer of our encoder, random."""
     from transformers import VideoPrismVisionConfig, VideoPrismVisionModel
 
-    return VideoPrismVisionModel(VideoPrismVisionConfig(**export.configuration(sizes))).eval()
+    return VideoPrismVisionModel(VideoPrismVisionConfig(**exported.configuration(sizes))).eval()
 
 
 def pytorch(sizes: Sizes, dtype: str) -> Callable[[], object]:

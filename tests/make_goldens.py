@@ -19,8 +19,7 @@ import torch
 from flax import nnx
 from transformers import VideoPrismClipModel, VideoPrismConfig, VideoPrismForVideoClassification
 
-from vplib import export
-from vplib.model import checkpoints
+from vplib.model import checkpoints, exported
 from vplib.model.encoders import sinusoids
 from vplib.model.sizes import Sizes
 
@@ -62,7 +61,7 @@ def released(model: torch.nn.Module, sizes: Sizes) -> dict[str, np.ndarray]:
     flat = nnx.to_flat_state(nnx.state(checkpoints.shapes(sizes), nnx.Param))
     shapes = {"params/" + "/".join(map(str, path)): value.shape for path, value in flat}
     named = {name: value.detach().numpy() for name, value in model.named_parameters()}
-    weights = export.released(named, shapes)
+    weights = exported.released(named, shapes)
     assert sum(value.size for value in weights.values()) == sum(
         value.size for value in named.values()
     )
@@ -85,12 +84,14 @@ def save(name: str, arrays: dict[str, np.ndarray]) -> None:
 
 def video_text(rng: np.random.Generator) -> dict[str, np.ndarray]:
     sizes = replace(SIZES, text_layers=2, aux_layers=1, pooler_inner=64, vocabulary=40)
-    config = VideoPrismConfig(**export.configuration(sizes))
+    config = VideoPrismConfig(**exported.configuration(sizes))
     model = VideoPrismClipModel._from_config(
         config, attn_implementation="eager"
     ).eval()  # the only one that caps logits
     randomise(model, rng)
-    positions = sinusoids(export.TEXT_LENGTH, sizes.width)  # the released ones: see vplib/export.py
+    positions = sinusoids(
+        exported.TEXT_LENGTH, sizes.width
+    )  # the released ones: see vplib/export.py
     model.text_model.embeddings.position_embedding = torch.tensor(np.asarray(positions))
 
     arrays = released(model, sizes)
@@ -117,7 +118,7 @@ def classifier(rng: np.random.Generator) -> dict[str, np.ndarray]:
     # transformers' pooler is as wide as its MLP, the released one as the model
     sizes = replace(SIZES, mlp=SIZES.width, classes=5)
     model = VideoPrismForVideoClassification._from_config(
-        VideoPrismForVideoClassification.config_class(**export.configuration(sizes)),
+        VideoPrismForVideoClassification.config_class(**exported.configuration(sizes)),
         attn_implementation="eager",
     ).eval()
     randomise(model, rng)

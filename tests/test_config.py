@@ -57,7 +57,10 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     [
         ("model.widht=64", "no key 'model.widht' (did you mean model.width?)"),
         ("width=64", "did you mean model.width?"),
-        ("scale=lessom", "did you mean lesson?): scale must be one of lesson, paper, smoke, study"),
+        (
+            "scale=lessom",
+            "did you mean lesson?): scale must be one of adapt, lesson, paper, smoke, study",
+        ),
         (
             "model=huge",
             "model must be one of base, giant, large, lvt_base, lvt_giant, lvt_large, small, tiny",
@@ -119,6 +122,11 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
             "optim.checkpoint_every must be a multiple of optim.every, given 500 and 7",
         ),
         ("optim.every=0", "optim.every must be a whole number from 1"),
+        ("optim.accumulate=0", "optim.accumulate must be a whole number from 1"),
+        (
+            "optim.accumulate=3",
+            "stage2.batch must be a multiple of optim.accumulate, given 16 and 3",
+        ),
         ("stage2.learning_rate=nan", "must be a finite number, more than 0"),
         ("stage2.learning_rate=inf", "must be a finite number, more than 0"),
         ("stage2.learning_rate=0", "must be a finite number, more than 0"),

@@ -13,7 +13,7 @@ from flax import nnx
 
 from vplib import export, paths
 from vplib.files import FileError
-from vplib.model import checkpoints
+from vplib.model import checkpoints, exported
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.layers import AttentionPool
 
@@ -27,11 +27,11 @@ MODELS = {
 @pytest.mark.parametrize("kind", MODELS)
 def test_the_names_lead_there_and_back(kind):
     weights = checkpoints.flatten(MODELS[kind]())
-    named = export.arrays(weights)
+    named = exported.arrays(weights)
     assert sum(value.size for value in named.values()) == sum(
         value.size for value in weights.values()
     )
-    back = export.released(named, {name: value.shape for name, value in weights.items()})
+    back = exported.released(named, {name: value.shape for name, value in weights.items()})
     assert checkpoints.digest(back) == checkpoints.digest(weights)
 
 
@@ -82,6 +82,7 @@ def test_a_disturbed_export_leaves_nothing_and_a_folder_is_not_overwritten(tmp_p
         done = subprocess.run(command, cwd=paths.ROOT, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (bool(stderr), stderr)
     assert sorted(path.name for path in (tmp_path / "folder").iterdir()) == [
+        "README.md",
         "config.json",
         "model.safetensors",
     ]

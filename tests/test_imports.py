@@ -21,19 +21,22 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "evaluate": {"model", "data", "train"},
 }
 HARNESS = {
-    *("config", "rules", "run", "figures", "results", "published", "reproduce"),
+    *("config", "rules", "run", "figures", "timelines"),
+    *("results", "published", "reproduce"),
     *("tpu", "publish"),
 }
 COMMANDS = {
-    "export": {"model"},
-    "predict": {"evaluate", "model", "data"},
-    "shipped": {"model", "data", "results"},
+    "scores": {"results"},
+    "cards": {"model", "scores"},
+    "export": {"model", "cards", "shipped"},
+    "predict": {"evaluate", "model", "data", "figures", "timelines"},
+    "shipped": {"model", "data", "results", "cards"},
 }
 OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},
     "papermill": {"run"},
     "dvc": set(),
-    "grain": {"data.pipeline", "data.cached"},
+    "grain": {"data.pipeline", "data.cached", "data.labelled"},
     "array_record": {"data.shards"},
     "av": {"data"},
     "sentencepiece": {"data.text"},

@@ -22,6 +22,7 @@ from flax import nnx
 from vplib import paths
 from vplib.data import pipeline, text
 from vplib.method.losses import contrastive
+from vplib.method.stages import stage1_loss
 from vplib.model import checkpoints
 from vplib.model.encoders import Embedding, normalise
 from vplib.model.layers import Dense, one_hot_rows
@@ -198,6 +199,87 @@ def test_the_identity_of_a_training_is_that_of_what_decides_its_result(tmp_path)
     assert len({one, *others}) == 5
     (tmp_path / "manifest.json").write_text('{"records": 1}')
     assert identity() != one
+
+
+# --- micro-batches ------------------------------------------------------------------------------
+
+
+def without_noise(model, batch, *, key, step):
+    """A mean over points, as the losses of stage 2 are over clips."""
+    error = model.layer(batch["x"])[:, 0] - batch["x"].sum(1)
+    return jnp.square(error).mean(), {"mean": jnp.abs(error).mean()}
+
+
+def test_micro_batches_of_a_mean_train_as_their_whole_batch(tmp_path):
+    whole = fit(tmp_path / "1", loss=without_noise)
+    for count in (2, 4, 8):
+        parts = fit(tmp_path / str(count), loss=without_noise, accumulate=count)
+        for name, value in toy.leaves(parts).items():
+            np.testing.assert_allclose(value, toy.leaves(whole)[name], rtol=1e-4, atol=1e-6)
+        for row, known in zip(
+            rows(tmp_path / str(count) / "metrics.csv"),
+            rows(tmp_path / "1/metrics.csv"),
+            strict=True,
+        ):
+            np.testing.assert_allclose(
+                [*map(float, row.values())], [*map(float, known.values())], rtol=1e-4
+            )
+
+
+def test_every_micro_batch_has_other_points_and_a_key_of_its_own():
+    def loss(model, batch, *, key, step):
+        seen.append(batch["x"].shape)
+        value = model.layer(batch["x"]).mean()
+        return value, {"drawn": jax.random.uniform(key), "first": batch["x"][0, 0]}
+
+    seen, x = [], np.arange(24, dtype=np.float32).reshape(8, 3)
+    params, numbers = nnx.state(Line(), nnx.Param), {}
+    for count in (1, 4):
+        update = jax.jit(loop.update_of(Line(), loss, optax.sgd(0.1), 0, accumulate=count))
+        numbers[count] = update(params, optax.sgd(0.1).init(params), None, {"x": x}, 3)[2]
+    assert {*seen} == {(8, 3), (2, 3)}
+    assert numbers[4]["first"] == x[:4, 0].mean()  # of four parts, every fourth point is of one
+    key = jax.random.fold_in(jax.random.key(0), 3)
+    drawn = [jax.random.uniform(jax.random.fold_in(key, part)) for part in range(4)]
+    assert numbers[4]["drawn"] == pytest.approx(np.mean(drawn), rel=1e-6)
+    assert numbers[1]["drawn"] == pytest.approx(float(jax.random.uniform(key)), rel=1e-6)
+
+
+def test_micro_batches_compare_with_their_own_alone(tmp_path):
+    """The loss of a batch that is guessed at is log B, and that of its parts log B / k."""
+
+    def loss(model, batch, *, key, step):
+        same = jnp.ones((len(batch["x"]), 4)) / 2 + 0 * model.layer.linear.bias[...]
+        return contrastive(same, same, jnp.float32(1.0)), {}
+
+    for count in (1, 2):
+        fit(tmp_path / str(count), loss=loss, accumulate=count)
+        first = float(rows(tmp_path / str(count) / "metrics.csv")[0]["loss"])
+        assert first == pytest.approx(np.log(8 / count), rel=1e-5)
+
+
+def test_micro_batches_take_less_memory():
+    def needed(count):
+        sgd = optax.sgd(0.1)
+        update = loop.update_of(toy.stage1(), stage1, sgd, 0, accumulate=count)
+        given = nnx.state(toy.stage1(), nnx.Param)
+        compiled = jax.jit(update).lower(given, sgd.init(given), None, toy.batch(0, 64), 0)
+        return compiled.compile().memory_analysis().temp_size_in_bytes
+
+    def stage1(model, batch, *, key, step):
+        return stage1_loss(model, batch, drop_ratio=0.5, key=key, step=step)
+
+    assert needed(8) < needed(1) / 3
+
+
+def test_an_interrupted_training_of_micro_batches_ends_like_an_undisturbed_one(tmp_path):
+    whole = fit(tmp_path / "whole", accumulate=2)
+    with pytest.raises(Stop):
+        fit(tmp_path / "again", accumulate=2, batches=stopping_at(7))
+    again = fit(tmp_path / "again", accumulate=2)
+    assert all(
+        (value == toy.leaves(again)[name]).all() for name, value in toy.leaves(whole).items()
+    )
 
 
 # --- snapshots -----------------------------------------------------------------------------------

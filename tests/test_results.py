@@ -53,6 +53,9 @@ def test_given_weights_and_vocabularies_come_first(run, out):
     given = run("weights=runs/mine/weights.npz data.tokenizer=data/c4.model tag=mine")
     assert results.weights(given, "30_stage2") == out / "runs/mine/weights.npz"
     assert results.vocabulary(given) == paths.ROOT / "data/c4.model"
+    (out / "exported").mkdir()
+    folder = run("weights=exported tag=exported")
+    assert results.weights(folder, "30_stage2") == out / "exported"
     released = run("weights=google/videoprism-base-f16r288 tag=released")
     assert results.weights(released, "30_stage2") == "google/videoprism-base-f16r288"
     assert results.vocabulary(released) == out / "data/shards/world-lesson/tokenizer.model"

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -70,6 +71,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
         check_rule(mesh)
         check_kernel(mesh)
         check_stack(mesh)
+        check_parts(mesh)
 
 
 def check_rule(mesh) -> None:
@@ -107,6 +109,20 @@ def check_stack(mesh) -> None:
         patch.setattr(jax, "default_backend", lambda: "gpu")
         gradient = jax.jit(jax.grad(lambda stack, x: jax.numpy.square(stack(x)).mean()))
         assert "all-gather" not in gradient.lower(stack, clips).compile().as_text()
+
+
+def check_parts(mesh) -> None:
+    """Every device has its own clips of each micro-batch: none travel."""
+    stage, sgd = toy.stage1(), optax.sgd(0.1)
+    params = nnx.state(stage, nnx.Param)
+
+    def loss(stage, batch, *, key, step):
+        return jax.numpy.square(stage.model.encode_video(batch["video"] / 255)).mean(), {}
+
+    update = jax.jit(loop.update_of(stage, loss, sgd, 0, accumulate=2))
+    clips = sharding.to_mesh(mesh, {"video": toy.batch(0, 16)["video"]})
+    text = update.lower(params, sgd.init(params), None, clips, 0).compile().as_text()
+    assert not {"all-gather", "all-to-all", "collective-permute"} & {*re.findall(r"[\w-]+", text)}
 
 
 def start(out: Path, devices: int = 1, *arguments: int) -> subprocess.Popen:

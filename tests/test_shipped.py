@@ -7,12 +7,13 @@ import shutil
 import jax
 import jaxtyping
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from flax import nnx
 
-from vplib import config, paths, run, shipped
-from vplib.data import text
+from vplib import cards, config, paths, run, shipped
+from vplib.data import text, video
 from vplib.evaluate import classify, features, heads, tasks
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
@@ -82,9 +83,10 @@ def finish(out, vocabulary):
 def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, place, capsys):
     model = finish("lesson")
     shipped.main(["ship", "lesson", "1"])
-    assert capsys.readouterr().out.count("\n") == 3
+    assert capsys.readouterr().out.count("\n") == 4
     names = ["lesson-stage1.npz", "lesson-stage2.npz", "lesson-vocabulary.model"]
-    assert sorted(file.name for file in place.iterdir()) == [*names, "manifest.json"]
+    found = sorted(file.name for file in place.iterdir())
+    assert found == [cards.CARD, *names, "manifest.json"]
     for name in names[:2]:
         kept, whole = checkpoints.read(place / name), checkpoints.flatten(model)
         assert {str(value.dtype) for value in kept.values()} == {"float16"}
@@ -97,6 +99,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
     assert (place / names[0]).read_bytes() == before  # another scale leaves it alone
     told = json.loads((place / "manifest.json").read_text())
     check(place, told)
+    assert (place / cards.CARD).read_text(encoding="utf-8") == cards.shipped(place)
     assert len(told) == 6 and told["study-stage2.npz"]["command"] == "python 31_lit_tuning study"
     assert {entry["scale"] for entry in told.values()} == {"lesson", "study"}
     assert all(len(entry["commit"]) == 40 for entry in told.values())
@@ -104,7 +107,7 @@ def test_both_stages_and_the_vocabulary_are_written_in_half_precision(finish, pl
 
 def check(place, manifest):
     """The manifest tells the truth about every file."""
-    files = {file.name for file in place.iterdir()} - {"manifest.json"}
+    files = {file.name for file in place.iterdir()} - {"manifest.json", cards.CARD}
     assert files == manifest.keys()
     for name, entry in manifest.items():
         data = (place / name).read_bytes()
@@ -250,6 +253,27 @@ def test_random_weights_are_not_looked_at(place, execute, capsys, monkeypatch, n
         execute(name, *SMALL.split())
     shown = capsys.readouterr().out
     assert "rank" not in shown and ("patches" in shown) == (name == "00_tour")
+
+
+def test_shipped_weights_find_when_a_text_is_shown_in_a_long_video(out, execute, capsys):
+    """Six scenes of two seconds; the fourth and the tenth of their source are very unlike others."""
+    view = dict(seed=1, resolution=56, frames=16, fps=8.0, unlike=True)
+    source = corpora.WorldSource("retrieval/test", 12, **view)
+    scenes = [source[i] for i in (0, 9, 2, 4, 3, 6)]
+    shown = [video.decode(scene.video, name="scene").frames for scene in scenes]
+    (out / "long.mp4").write_bytes(video.encode(np.concatenate(shown), 8.0))
+    asked = json.dumps([scenes[1].text, scenes[4].text])
+    execute("44_public_weights", f"clip={out / 'long.mp4'}", f"texts={asked}", "stride=2.0")
+    said = capsys.readouterr().out
+    for number in (1, 4):
+        span = f"0:{2 * number:02d} to 0:{2 * number + 2:02d} ("
+        assert f"{scenes[number].text!r}: {span}" in said
+    (table,) = out.rglob("44_public_weights-moments_*.csv")
+    rows = pd.read_csv(table)
+    assert len(rows) == 12 and rows.groupby("text")["moment"].min().tolist() == [1, 1]
+    best = rows[rows["moment"] == 1].set_index("text")["start"].to_dict()
+    assert best == {scenes[1].text: 2, scenes[4].text: 8}
+    assert table.with_suffix(".png").name in {file.name for file in out.rglob("*.png")}
 
 
 def test_weights_of_another_size_say_which_model_to_choose(finish, place, out, execute):

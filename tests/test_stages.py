@@ -24,7 +24,7 @@ from vplib.method.stages import (
     stage2_loss,
     temperature_floor,
 )
-from vplib.model.encoders import VideoText
+from vplib.model.encoders import VideoEncoder, VideoText
 from vplib.train import optimiser
 
 PAPER = dict(
@@ -232,6 +232,29 @@ def test_either_loss_alone_reaches_every_part_of_the_student(alone):
         )
     )(stage)
     assert all(part.any() for part in toy.leaves(gradient.encoder).values())
+
+
+def test_what_stage_2_starts_from_is_a_teacher_without_words_and_a_copy_of_its_encoder():
+    model, batch, key = toy.video_text(1, aux_layers=1), toy.batch(0, clips=2), jax.random.key(0)
+    teacher, student = stages.start(model)
+    assert not hasattr(teacher, "text_encoder") and hasattr(model, "text_encoder")
+    assert hasattr(teacher, "auxiliary_encoder")  # which the clip embedding needs
+    known = toy.leaves(model.vision_encoder)
+    assert all((known[name] == value).all() for name, value in toy.leaves(student).items())
+    student.patch = None  # another object than the teacher's, which is configured by itself
+    assert teacher.vision_encoder.patch and model.vision_encoder.patch
+    stage = toy.stage2()
+    assert loss2(stage, batch, teacher, **PAPER, key=key)[0] == pytest.approx(
+        float(loss2(stage, batch, model, **PAPER, key=key)[0]), abs=1e-6
+    )
+    for alone in (model.vision_encoder, toy.classifier()):
+        teacher, student = stages.start(alone)
+        assert type(teacher) is type(student) is VideoEncoder and teacher is not student
+    local = toy.stage2(global_loss=False)
+    of_model = loss2(local, batch, model, **PAPER, key=key)
+    of_encoder = loss2(local, batch, model.vision_encoder, **PAPER, key=key)
+    assert of_encoder[1].keys() == of_model[1].keys() == {"local", "local_masked"}
+    assert of_encoder[0] == pytest.approx(float(of_model[0]), abs=1e-6)
 
 
 def test_each_ablation_removes_exactly_its_term():

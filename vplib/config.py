@@ -29,6 +29,7 @@ from vplib import code, environment, files, paths, rules
 
 MOST_RUNS = 10_000  # of a sweep
 LONGEST = 10_000  # letters of one override
+ADAPTS = "30_stage2"  # from weights= on videos of one's own: scale=adapt unless another is given
 
 
 class ConfigError(ValueError):
@@ -212,6 +213,9 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
             choices[key] = choice = _as_text(item)
             if choice not in options:
                 raise ConfigError(_no_option(key, choice, options))
+    given = {item.key_or_group for item in items if item.value() is not None}
+    if name == ADAPTS and "weights" in given and choices.get("data", "world") != "world":
+        choices.setdefault("scale", "adapt")
     try:
         with initialize_config_dir(str(paths.CONF), version_base="1.3"):
             words = [f"{key}='{choice}'" for key, choice in choices.items()]

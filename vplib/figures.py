@@ -124,7 +124,16 @@ def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = Non
         raise ValueError(
             f"figure name {name!r} is not NN_notebook-slug; example: 60_paper_figures-retrieval"
         )
-    place, png, pdf = place or paths.REPORTS, io.BytesIO(), io.BytesIO()
+    place, pictures, table = place or paths.REPORTS, drawn(fig), rows(data)
+    drawings, tables = files.folder(place / "figures"), files.folder(place / "tables")
+    for kind, picture in pictures.items():
+        files.write(drawings / f"{name}.{kind}", picture)
+    files.write(tables / f"{name}.csv", table)
+
+
+def drawn(fig: Figure) -> dict[str, bytes]:
+    """The figure as `png` and as `pdf`; the same figure gives the same bytes."""
+    png, pdf = io.BytesIO(), io.BytesIO()
     undated = {"CreationDate": None, "Creator": None, "Producer": None}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", MISSING, UserWarning)
@@ -132,11 +141,12 @@ def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = Non
         fig.savefig(png, format="png", dpi=150, metadata={"Software": None})
         with plt.rc_context({"pdf.fonttype": kind}):
             fig.savefig(pdf, format="pdf", metadata=undated)
-    table = data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
-    drawings, tables = files.folder(place / "figures"), files.folder(place / "tables")
-    files.write(drawings / f"{name}.png", png.getvalue())
-    files.write(drawings / f"{name}.pdf", pdf.getvalue())
-    files.write(tables / f"{name}.csv", table)
+    return {"png": png.getvalue(), "pdf": pdf.getvalue()}
+
+
+def rows(data: pd.DataFrame) -> str:
+    """A table as the text of a CSV file, with floats of ten digits."""
+    return data.to_csv(index=False, float_format="%.10g", lineterminator="\n")
 
 
 def _settle(fig: Figure) -> bool:

@@ -5,7 +5,7 @@ empty cell in a CSV means unknown: it stays NaN, is drawn as "n/a" and never ent
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -152,6 +152,29 @@ def deltas(results: pd.DataFrame) -> pd.DataFrame:
     return both[columns].sort_values("delta", ascending=False, kind="stable").reset_index(drop=True)
 
 
+def average(scores: Mapping[str, float], groups: Sequence[Sequence[str]]) -> float:
+    """Mean over groups of tasks of the groups' means; a group that lacks a score does not count."""
+    known = [group for group in groups if all(name in scores for name in group)]
+    return float(np.mean([np.mean([scores[name] for name in group]) for group in known]))
+
+
+def videoglue_score(averages: Sequence[float], costs: Sequence[float]) -> float:
+    """sum_i(S_i / log10 C_i) / sum_i(1 / log10 C_i): the average S_i of each adaptation, weighed by
+    its cost C_i. Source: VideoGLUE (arXiv:2307.03166), VideoPrism section 3.1.
+
+    Published costs are in GFLOPs. Scores of costs in another unit are not comparable. Raises
+    ValueError for a cost of 1 or below, which the formula cannot weigh: it divides by zero there,
+    and below it the weight is negative.
+    """
+    if min(costs) <= 1:
+        raise ValueError(
+            f"a cost of {min(costs):g} has no weight in the VideoGLUE score: count in a smaller unit, "
+            "and name it"
+        )
+    weights = [1 / math.log10(cost) for cost in costs]
+    return float(np.dot(averages, weights) / np.sum(weights))
+
+
 def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
     """VideoGLUE score (VGS) of each model, and the four task averages and costs behind it.
 
@@ -164,21 +187,12 @@ def video_glue_scores(results: pd.DataFrame) -> pd.DataFrame:
         ["model", "size"], sort=False
     ):
         row = {"model": model, "size": size}
-        top = bottom = 0.0
         for table, adaptation in ADAPTATIONS.items():
             value = part[part["table"] == table].set_index("benchmark")["value"]
-            groups = [
-                value[list(group)].mean(skipna=False)
-                for group in GROUPS
-                if set(group) <= set(value.index)
-            ]
-            row[f"score_{adaptation}"], row[f"gflops_{adaptation}"] = (
-                np.mean(groups),
-                value["VideoGLUE"],
-            )
-            weight = 1 / math.log10(value["VideoGLUE"])
-            top, bottom = top + weight * np.mean(groups), bottom + weight
-        rows.append(row | {"vgs": top / bottom})
+            row[f"score_{adaptation}"] = average(value, GROUPS)
+            row[f"gflops_{adaptation}"] = value["VideoGLUE"]
+        parts = ([row[f"{of}_{way}"] for way in ADAPTATIONS.values()] for of in ("score", "gflops"))
+        rows.append(row | {"vgs": videoglue_score(*parts)})
     return pd.DataFrame(rows)
 
 

@@ -49,10 +49,13 @@ def run(cfg: DictConfig, name: str, *, ablation: str = "none", seed: int | None 
 
 
 def weights(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path | str:
-    """What to load: `weights=` (a released name or a file), else what notebook `name` trained."""
+    """What to load: `weights=` (a released name, a file or an exported folder), else what notebook
+    `name` trained.
+    """
     if not cfg.weights:
         return run(cfg, name, ablation=ablation) / "weights.npz"
-    return paths.OUT / cfg.weights if cfg.weights.endswith(".npz") else cfg.weights
+    file = paths.OUT / cfg.weights
+    return file if cfg.weights.endswith(".npz") or file.is_dir() else cfg.weights
 
 
 def shards(cfg: DictConfig) -> Path:

@@ -2,8 +2,9 @@
 
 `python -m vplib.shipped ship study 3` writes them from the finished runs of a scale's seeds 0 to 2:
 stage 1, stage 2 with the text tower that LiT tuning gave it (the run's own file), the vocabulary, in
-half precision, and `manifest.json`, which says how each file was made. `take study` puts them where
-these runs would have left them, so that evaluation goes on in a clone that trained nothing.
+half precision, `manifest.json`, which says how each file was made, and README.md, their model card.
+`card` writes the card again, after results have changed. `take study` puts the files where these runs
+would have left them, so that evaluation goes on in a clone that trained nothing.
 """
 
 import hashlib
@@ -18,14 +19,14 @@ from typing import NamedTuple
 import numpy as np
 from omegaconf import DictConfig
 
-from vplib import files, paths, results
+from vplib import cards, files, paths, results
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 
 WEIGHTS = paths.ROOT / "reports" / "weights"
 STAGES = {"stage1": "20_stage1", "stage2": "31_lit_tuning"}
 MOST = 1_500_000  # bytes of a file
-USAGE = "python -m vplib.shipped [ship SCALE SEEDS | take SCALE]"
+USAGE = "python -m vplib.shipped [ship SCALE SEEDS | take SCALE | card]"
 NONE = (
     "there are no trained weights, and random ones know nothing: type make reproduce, or give "
     "weights=<path>"
@@ -65,8 +66,8 @@ def vocabulary(cfg: DictConfig, weights: Path | str) -> Path:
 
 
 def ship(scale: str, seeds: int) -> list[Path]:
-    """Write the files of a scale's seeds 0 to `seeds` - 1 and their entries in the manifest; nothing
-    unless all runs are finished and all files are small enough.
+    """Write the files of a scale's seeds 0 to `seeds` - 1, their entries in the manifest and the card
+    of all; nothing unless all runs are finished and all files are small enough.
 
     Raises CheckpointError for a run that is missing or does not fit the others, FileError if a
     file cannot be written.
@@ -92,9 +93,18 @@ def ship(scale: str, seeds: int) -> list[Path]:
                 )
     for name, data in contents.items():
         files.write(files.folder(WEIGHTS) / name, data)
-    told = json.dumps(dict(sorted((_manifest() | entries).items())), indent=1)
+    told = json.dumps(dict(sorted((cards.manifest(WEIGHTS) | entries).items())), indent=1)
     files.write(WEIGHTS / "manifest.json", told + "\n")
-    return [WEIGHTS / name for name in contents]
+    return [*(WEIGHTS / name for name in contents), *card()]
+
+
+def card() -> list[Path]:
+    """Write the card of the shipped files, from their manifest and the tables of results.
+
+    Raises CheckpointError if none are shipped, FileError if it cannot be written.
+    """
+    files.write(WEIGHTS / cards.CARD, cards.shipped(WEIGHTS))
+    return [WEIGHTS / cards.CARD]
 
 
 def take(scale: str) -> list[Path]:
@@ -102,7 +112,11 @@ def take(scale: str) -> list[Path]:
 
     Raises CheckpointError if there are none, or a run already has weights of its own.
     """
-    told = {n: e for n, e in _manifest().items() if e["scale"] == scale and e["stage"] in STAGES}
+    told = {
+        n: e
+        for n, e in cards.manifest(WEIGHTS).items()
+        if e["scale"] == scale and e["stage"] in STAGES
+    }
     if not told:
         raise CheckpointError(f"no weights of {scale} are shipped: type make {scale}")
     places = {
@@ -124,11 +138,6 @@ def _name(scale: str, stage: str, seed: int) -> str:
     if stage == "vocabulary":
         return f"{scale}-vocabulary.model"
     return f"{scale}-{stage}{f'-s{seed}' if seed else ''}.npz"
-
-
-def _manifest() -> dict[str, dict]:
-    file = WEIGHTS / "manifest.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _read(scale: str, seed: int) -> dict[str, tuple[str, bytes]]:
@@ -190,6 +199,8 @@ def main(words: list[str]) -> None:
             run = partial(ship, scale, int(seeds))
         case ["take", scale]:
             run = partial(take, scale)
+        case ["card"]:
+            run = card
         case _:
             sys.exit(f"usage: {USAGE}")
     try:

@@ -24,12 +24,20 @@ class ClipSource:
     """Decoded, tokenised clips of one corpus by index.
 
     `resolution` is the shorter side, in pixels, to which larger videos are scaled while they are
-    decoded. Up to `memory` bytes of decoded frames are kept; of a long clip only the frames that
-    are picked are ever decoded (video.LazyFrames).
+    decoded, and with `enlarge` smaller ones, too. Up to `memory` bytes of decoded frames are kept;
+    of a long clip only the frames that are picked are ever decoded (video.LazyFrames).
     """
 
-    def __init__(self, folder: Path, *, resolution: int, tokenizer: Tokenizer | None, memory: int):
-        self.shards, self.resolution = Shards(folder), resolution
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        resolution: int,
+        tokenizer: Tokenizer | None,
+        memory: int,
+        enlarge: bool = False,
+    ):
+        self.shards, self.resolution, self.enlarge = Shards(folder), resolution, enlarge
         self.tokenizer, self.memory = tokenizer, memory
         self._kept: dict[int, dict] = {}
         self._used = 0
@@ -47,7 +55,10 @@ class ClipSource:
             return self._kept[index]
         clip = self.shards[index]
         decoded = video.decode(
-            clip.video, name=f"{self.shards.folder.name}[{index}]", resolution=self.resolution
+            clip.video,
+            name=f"{self.shards.folder.name}[{index}]",
+            resolution=self.resolution,
+            enlarge=self.enlarge,
         )
         item = {"frames": decoded.frames, "times": decoded.times, "end": decoded.end}
         if self.tokenizer is not None:
@@ -122,13 +133,15 @@ def stream(
     count: int = 1,
     threads: int = 2,
     workers: int = 0,
+    enlarge: bool = False,
 ) -> grain.DatasetIterator:
     """An endless iterator of this process's share of global batches.
 
     A batch is {video uint8 (B,T,S,S,3)} and, with a `tokenizer`, {ids, keep} (B,L).
 
     Each corpus is shuffled anew every epoch with its own seed and repeated. `resolution` is the
-    shorter side, in pixels, of the frames that are cropped to `size`. `mixing` "alternating" draws
+    shorter side, in pixels, of the frames that are cropped to `size`; smaller ones are scaled up
+    to it only with `enlarge`. `mixing` "alternating" draws
     every batch from one corpus (alternating gradient descent, the paper's), "plain" mixes inside
     batches; `weights` are relative. `image_batch` is the size of alternating batches from a corpus
     of images (all clips are one frame), `batch` where not given; a single picture among videos is
@@ -150,7 +163,11 @@ def stream(
         if weights[name] <= 0:
             continue
         source = ClipSource(
-            folder, resolution=resolution, tokenizer=tokenizer, memory=memory // len(folders)
+            folder,
+            resolution=resolution,
+            tokenizer=tokenizer,
+            memory=memory // len(folders),
+            enlarge=enlarge,
         )
         part = grain.MapDataset.source(source).seed(seed * 1000 + number).shuffle().repeat()
         # All clips of a batch are of one shape, a single picture among videos, too.

@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
@@ -36,12 +37,16 @@ class SourceError(ValueError):
 
 
 def split(
-    kind: str, root: str | Path, name: str, **reading: int
+    kind: str, root: str | Path, name: str, *, captions: bool = True, **reading: int
 ) -> "FolderSource | WebDatasetSource":
-    """The part `name` (train or val) of a data set; `kind` and `root` as in `conf/data`."""
-    if kind == "folder":
-        return FolderSource(resolve(root), name, name=name, **reading)
-    return WebDatasetSource(resolve(root) / name, name=name, **reading)
+    """The part `name` (train or val) of a data set; `kind` and `root` as in `conf/data`. Where no
+    `captions` are asked for, a `root` without such parts is one part as it is.
+    """
+    place = resolve(root)
+    if captions or (place / name).is_dir():
+        place = place / name
+    source = FolderSource if kind == "folder" else WebDatasetSource
+    return source(place, name=name, captions=captions, **reading)
 
 
 def seconds(source: "FolderSource | WebDatasetSource", most: int = 50) -> list[float]:
@@ -74,6 +79,8 @@ class FolderSource:
     `label`. Only what makes or checks captions needs a `text`. What a line calls `width`, `height`,
     `fps`, `frames` or `duration` is kept as `given.width` and so on: a clip's own fields of these
     names are measured. Frames whose shorter side exceeds `resolution` pixels are scaled down to it.
+    Where no `captions` are asked for, clips need none, and without `metadata.jsonl` every video
+    file in the folder and below is a clip.
 
     Raises SourceError if a line is not as described or names a file that is not there.
     """
@@ -86,12 +93,15 @@ class FolderSource:
         name: str,
         resolution: int,
         max_pixels: int = PIXELS,
+        captions: bool = True,
     ):
         self.folder = Path(root) / split if split else Path(root)
         self.name, self.resolution, self.max_pixels = name, resolution, max_pixels
-        self._lines = _read_metadata(self.folder)
-        digests = [[line.entry, _digest(line.path)] for line in self._lines]
-        self.fingerprint = _fingerprint(digests, resolution, max_pixels)
+        self.captions = captions
+        named = captions or (self.folder / "metadata.jsonl").exists()
+        self._lines = _read_metadata(self.folder) if named else _found_below(self.folder)
+        digests = [[line.entry, digest(line.path)] for line in self._lines]
+        self.fingerprint = _fingerprint(digests, resolution, max_pixels, captions)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -119,11 +129,13 @@ class FolderSource:
     def __getitem__(self, index: int) -> Clip:
         path, meta = self.original(index)
         name, text = meta["file_name"], _caption(meta.pop("text", None))
-        if not text:
+        if self.captions and not text:
             line = f"line {self._lines[index].number} of metadata.jsonl"
             raise VideoError(name, f"has no `text` in {line}", "add a caption or leave it out")
         with _blamed(name):
-            video, facts = standardize(path, name=name, resolution=self.resolution, max_pixels=self.max_pixels)
+            video, facts = standardize(
+                path, name=name, resolution=self.resolution, max_pixels=self.max_pixels
+            )
         return Clip(video, text, _beside(meta, facts))
 
 
@@ -142,16 +154,23 @@ class WebDatasetSource:
     """
 
     def __init__(
-        self, root: str | Path, *, name: str, resolution: int, max_pixels: int = PIXELS
+        self,
+        root: str | Path,
+        *,
+        name: str,
+        resolution: int,
+        max_pixels: int = PIXELS,
+        captions: bool = True,
     ):
         self.name, self.resolution, self.max_pixels = name, resolution, max_pixels
+        self.captions = captions
         self._samples = [sample for archive in _archives(Path(root)) for sample in _index(archive)]
         if not self._samples:
             raise SourceError(
                 f"{root}: the tar files hold no videos; expected members like KEY.mp4 and KEY.txt."
             )
         digests = [[sample.name, [*map(list, sample.members.values())]] for sample in self._samples]
-        self.fingerprint = _fingerprint(digests, resolution, max_pixels)
+        self.fingerprint = _fingerprint(digests, resolution, max_pixels, captions)
 
     def __len__(self) -> int:
         return len(self._samples)
@@ -177,7 +196,7 @@ class WebDatasetSource:
     def __getitem__(self, index: int) -> Clip:
         sample = self._samples[index]
         fields, text = sample.known()
-        if not _caption(text):
+        if self.captions and not _caption(text):
             raise VideoError(
                 sample.name, "has no caption", "add one to its .txt or leave the clip out"
             )
@@ -317,6 +336,33 @@ def _read_metadata(folder: Path) -> list[_Line]:
     return lines
 
 
+def _found_below(folder: Path) -> list[_Line]:
+    """The video files in a folder and below, by name; hidden ones and linked folders are left."""
+
+    def refuse(error: OSError):
+        raise SourceError(
+            f"{error.filename}: the folder cannot be read ({error.strerror}); check data.root and "
+            "its rights."
+        ) from error
+
+    lines = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(place, name)
+            shown = path.suffix.lower() in VIDEO_SUFFIXES and not name.startswith(".")
+            if shown and path.is_file():
+                inside = os.fsencode(path.relative_to(folder).as_posix())
+                # Names that are not UTF-8 are escaped, so that they can be stored and printed.
+                lines.append(_Line(0, path, {"file_name": inside.decode(errors="backslashreplace")}))
+    if not lines:
+        raise SourceError(
+            f"{folder}: there are no video files ({', '.join(VIDEO_SUFFIXES)}), here or below; "
+            "point data.root at some."
+        )
+    return sorted(lines, key=lambda line: line.entry["file_name"])
+
+
 def _found(folder: Path, name: str) -> Path | None:
     """The regular file of that name, its accents composed or, as on a Mac, decomposed."""
     for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
@@ -326,16 +372,17 @@ def _found(folder: Path, name: str) -> Path | None:
     return None
 
 
-def _digest(path: Path) -> str:
+def digest(video: bytes | Path) -> str:
     """Hash of a file's size and both ends: enough to notice another video, quick for terabytes.
 
     Of a file that cannot be opened, the reason: such a clip is left out when its turn comes.
     """
     try:
-        size = path.stat().st_size
+        inside = isinstance(video, bytes)
+        size = len(video) if inside else video.stat().st_size
         if not size:
             return ""
-        with path.open("rb") as file:
+        with io.BytesIO(video) if inside else video.open("rb") as file:
             ends = file.read(EDGE)
             file.seek(max(0, size - EDGE))
             ends += file.read(EDGE)
@@ -344,8 +391,9 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(str(size).encode() + ends).hexdigest()
 
 
-def _fingerprint(content: list, *settings: int) -> str:
+def _fingerprint(content: list, resolution: int, max_pixels: int, captions: bool) -> str:
     # The version: another PyAV brings another encoder and so other bytes.
+    settings = [resolution, max_pixels, *([] if captions else ["bare"])]
     decided = json.dumps([RULES, content, *settings, av.__version__])
     return hashlib.sha256(decided.encode()).hexdigest()
 

@@ -12,11 +12,16 @@ from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
 from vplib.data import pipeline
-from vplib.evaluate import heads
+from vplib.evaluate import multilayer, windows
+from vplib.evaluate.cache import Rows
 from vplib.evaluate.heads import Probe
+from vplib.evaluate.multilayer import MultilayerClassifier, MultilayerProbe
+from vplib.evaluate.windows import Along
 from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.progress import Progress
+
+BATCH = 16  # windows an accelerator is given at a time; on a CPU one at a time is as fast
 
 
 def view(encoder: VideoEncoder) -> dict[str, int]:
@@ -43,7 +48,7 @@ def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> In
 
 
 def train_probes(
-    tokens: Float16[np.ndarray, "C S D"],
+    tokens: Float16[np.ndarray | Rows, "C *k S D"],
     labels: Int[np.ndarray, " C"],
     *,
     shots: int | None,
@@ -52,9 +57,9 @@ def train_probes(
     epochs: int,
     batch: int,
     **recipe,
-) -> list[Probe]:
-    """A probe of each seed, which draws its own `few_shots`, trained for `epochs`, and for `steps`
-    batches at least.
+) -> list[Probe | MultilayerProbe]:
+    """A probe of each seed, on tokens of one layer or several, which draws its own `few_shots`,
+    trained for `epochs`, and for `steps` batches at least.
     """
     probes = []
     with Progress(len(seeds), "probes") as progress:
@@ -62,7 +67,7 @@ def train_probes(
             rows = few_shots(labels, shots, seed)
             epochs_here = max(epochs, -(-steps // (len(rows) // min(batch, len(rows)))))
             probes.append(
-                heads.train_probe(
+                multilayer.train(
                     tokens[rows], labels[rows], epochs=epochs_here, batch=batch, seed=seed, **recipe
                 )
             )
@@ -93,9 +98,13 @@ def merge_standardisation(probe: Probe, encoder: VideoEncoder) -> VideoClassifie
 
 
 def save(
-    classifier: VideoClassifier, classes: Sequence[str], folder: Path, *, encoder: str
+    classifier: VideoClassifier | MultilayerClassifier,
+    classes: Sequence[str],
+    folder: Path,
+    *,
+    encoder: str,
 ) -> None:
-    """Write `classifier.npz`, in the released layout, and `classes.json`: a name a logit, and whose
+    """Write `classifier.npz`, in the released layout where that has such a model, and `classes.json`: a name a logit, and whose
     `encoder` it is, in words.
     """
     folder = Path(folder)
@@ -104,7 +113,7 @@ def save(
     files.write(folder / "classes.json", json.dumps(told, indent=1, ensure_ascii=False) + "\n")
 
 
-def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
+def restore(folder: Path) -> tuple[VideoClassifier | MultilayerClassifier, list[str], str]:
     """The classifier that `save` wrote, the names of its classes, and whose encoder it has.
 
     Raises CheckpointError if the folder holds none, or its two files do not fit.
@@ -118,20 +127,41 @@ def restore(folder: Path) -> tuple[VideoClassifier, list[str], str]:
             f"no classifier in {folder}: there is no readable classes.json; give the run "
             "folder of a finished 45_own_classifier"
         ) from None
-    classifier = checkpoints.load(folder / "classifier.npz")
-    outputs = (
-        classifier.projection.linear.bias.shape[0] if isinstance(classifier, VideoClassifier) else 0
-    )
+    weights = checkpoints.read(folder / "classifier.npz")
+    last = [weights[name] for name in _LAST if name in weights]
+    outputs = last[0].shape[-1] if last else 0
     if outputs != len(classes):
         raise checkpoints.CheckpointError(
             f"{folder}: classifier.npz has {outputs} classes and classes.json {len(classes)}; "
             "run 45_own_classifier again"
         )
-    return classifier, classes, encoder
+    return _built(weights, str(folder / "classifier.npz")), classes, encoder
+
+
+_LAST = ("params/projection/linear/bias", "params/head/projection/linear/bias")
+
+
+def _built(weights: dict[str, np.ndarray], name: str) -> VideoClassifier | MultilayerClassifier:
+    """The classifier that the arrays are of; one of several layers has a `head`."""
+    if "params/head/mean" not in weights:
+        return checkpoints.build(weights, name=name)
+    own = {key: value for key, value in weights.items() if key.startswith("params/head/")}
+    encoder = {
+        key.replace("params/encoder/", "params/", 1): value
+        for key, value in weights.items()
+        if key not in own
+    }
+    layers, width, heads, size = weights["params/head/layers/attention/query/w"].shape
+    shapes = dict(layers=layers, inner=heads * size, rngs=nnx.Rngs(0))
+    plain = np.zeros(layers * width, np.float32)
+    head = MultilayerProbe(plain, plain, heads, own[_LAST[1]].shape[0], **shapes)
+    classifier = MultilayerClassifier(checkpoints.build(encoder, name=name), head)
+    checkpoints.assign(classifier.head, own, prefix="params/head", name=name)
+    return classifier
 
 
 def probabilities_of(
-    classifier: VideoClassifier, dtype: str = "float32"
+    classifier: VideoClassifier | MultilayerClassifier, dtype: str = "float32"
 ) -> Callable[[Path], Float[np.ndarray, " K"]]:
     """A function of a video file: the probability of each class, computed in `dtype`.
 
@@ -151,6 +181,22 @@ def probabilities_of(
         return found
 
     return probabilities
+
+
+def along(
+    classifier: VideoClassifier, dtype: str = "float32", *, length: float, stride: float
+) -> Callable[[Path], Along]:
+    """A function of a video file of any length: the probability of each class in each of its
+    windows of `length` seconds, one every `stride` seconds, computed in `dtype`.
+
+    It raises as `windows.along`.
+    """
+    run = partial(_probabilities, *frozen.apart(classifier, dtype), dtype=dtype)
+    batch = 1 if jax.default_backend() == "cpu" else BATCH
+    reading = view(classifier.encoder) | dict(length=length, stride=stride, batch=batch)
+    return lambda path: windows.along(
+        run, Path(path), name=str(path), encoder="the classifier", **reading
+    )
 
 
 @partial(jax.jit, static_argnames=("graph", "dtype"))

@@ -1,5 +1,8 @@
 """Features of a whole corpus, videos and texts, by a frozen model, a batch of clips at a time."""
 
+import contextlib
+import hashlib
+import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,11 +15,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Float16, Int, UInt8
 
-from vplib import environment
+from vplib import code, environment, files
 from vplib.data import pipeline, shards
-from vplib.data.sources import SourceError
+from vplib.data.sources import SourceError, digest
 from vplib.data.text import Tokenizer
 from vplib.data.video import PIXELS, VideoError
+from vplib.evaluate.cache import Cache, InMemory, OnDisk, Rows
 from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, normalise, pixels
 from vplib.progress import Progress
@@ -35,10 +39,23 @@ class Originals(Protocol):
     def original(self, index: int) -> tuple[bytes | Path, dict]: ...
 
 
+class First(NamedTuple):
+    """The first `count` videos of a source; None: all."""
+
+    source: Originals
+    count: int | None
+
+    def __len__(self) -> int:
+        return min(self.count or len(self.source), len(self.source))
+
+    def original(self, index: int) -> tuple[bytes | Path, dict]:
+        return self.source.original(index)
+
+
 class Features(NamedTuple):
     """What `features` found: a row of each encoder's `values` for every clip that could be read."""
 
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | Rows]
     rows: Int[np.ndarray, " C"]  # which clips of the source those are
     skipped: list[dict]  # {file, reason} of the others
 
@@ -55,30 +72,45 @@ def features(
     max_pixels: int = PIXELS,
     batch: int,
     max_skipped_fraction: float,
+    cache: Cache | None = None,
 ) -> Features:
     """Features of every clip of `source`, by each of `encoders`, in one pass over the videos.
 
     An encoder is a compiled function of uint8 clips (B,T,S,S,3), such as `tokens_of` gives. Clips
     are read by `pipeline.read_clip`, `batch` at a time, and never kept. Those that cannot be are
-    listed in `out/skipped-<name>.csv`.
+    listed in `out/skipped-<name>.csv`. With a `cache` the values are `Rows` of files in its folder
+    `name`, where a killed process goes on and equal videos are not encoded again.
 
     Raises SourceError if more than `max_skipped_fraction` of the clips cannot be read, or none is
-    left, CheckpointError if a feature is not finite, and MemoryError if a device's memory is too
-    small.
+    left, CheckpointError if a feature is not finite, MemoryError if a device's memory is too small,
+    and for a cache CacheError and FileError, as `OnDisk`.
     """
-    values, rows, skipped = {}, [], []
     view = dict(frames=frames, size=size, resolution=resolution, max_pixels=max_pixels)
-    with Progress(len(source), name) as progress:
-        for found, videos in _batches(source, batch, skipped, view):
-            rows += found
-            for encoder, run in encoders.items():
-                part = encoded(run, videos, encoder, name)[: len(found)]
-                if encoder not in values:
-                    values[encoder] = np.empty((len(source), *part.shape[1:]), part.dtype)
-                values[encoder][len(rows) - len(found) : len(rows)] = part
-            progress.update(found[-1] + 1, skipped=len(skipped))
-    leave_out(skipped, rows, source, name, out, max_skipped_fraction)
-    return Features({of: part[: len(rows)] for of, part in values.items()}, np.array(rows), skipped)
+    with _kept(cache, encoders, source, name, view) as kept:
+        with Progress(len(source), name) as progress:
+            if start := len(kept.rows) + len(kept.skipped):
+                progress.update(start, skipped=len(kept.skipped))
+            for found, videos in _batches(source, batch, kept.skipped, view, start):
+                each = ((of, encoded(run, videos, of, name)) for of, run in encoders.items())
+                kept.add(found, {of: part[: len(found)] for of, part in each})
+                progress.update(found[-1] + 1, skipped=len(kept.skipped))
+        values = kept.finish()
+    leave_out(kept.skipped, kept.rows, source, name, out, max_skipped_fraction)
+    return Features(values, np.array(kept.rows), kept.skipped)
+
+
+@contextlib.contextmanager
+def _kept(
+    cache: Cache | None, encoders: Mapping, source: Originals, name: str, view: dict
+) -> Iterator[InMemory | OnDisk]:
+    """Where `features` puts what it finds; a folder is held meanwhile."""
+    if cache is None:
+        yield InMemory(len(source))
+        return
+    told = {"videos": fingerprint(source), "view": view, "encoders": [*encoders]}
+    told["code"] = code.of(pipeline.read_clip, *encoders.values())
+    with files.locked(cache.folder / name, doing=f"encoding {name}"):
+        yield OnDisk(cache.folder / name, len(source), {**cache.identity, **told})
 
 
 def encoded(
@@ -124,9 +156,10 @@ def leave_out(
 
 
 def _batches(
-    source: Originals, batch: int, skipped: list[dict], view: dict
+    source: Originals, batch: int, skipped: list[dict], view: dict, start: int
 ) -> Iterator[tuple[list[int], UInt8[np.ndarray, "B T S S 3"]]]:
-    """Numbers and frames of the clips that can be read, the others added to `skipped`.
+    """Numbers and frames of the clips from `start` on that can be read, the others added to
+    `skipped`.
 
     The last batch repeats its last clip, so that all have one shape, and encoders compile once.
     """
@@ -140,7 +173,7 @@ def _batches(
 
     rows, videos, ahead, pool = [], [], deque(), ThreadPoolExecutor(2)
     try:
-        for index in range(len(source)):
+        for index in range(start, len(source)):
             # The next batch is read while this one is encoded.
             ahead += (
                 pool.submit(read, i)
@@ -168,6 +201,21 @@ def metadata(source: Originals) -> list[dict | None]:
         except VideoError:
             known.append(None)
     return known
+
+
+def fingerprint(source: Originals) -> str:
+    """A digest of the names and contents of all videos, of which size and both ends are looked at;
+    what else is known of them, such as labels, does not count.
+    """
+    found = hashlib.sha256()
+    for index in range(len(source)):
+        try:
+            original, meta = source.original(index)
+            told = [meta["file_name"], digest(original)]
+        except VideoError as error:
+            told = [str(error)]
+        found.update(json.dumps(told).encode())
+    return found.hexdigest()
 
 
 # --- encoders ------------------------------------------------------------------------------------

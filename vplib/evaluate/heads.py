@@ -1,6 +1,6 @@
 """Heads on a frozen backbone: a MAP probe trained on cached tokens; and what trains them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 
 import jax
@@ -8,10 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from vplib.evaluate.cache import Rows
 from vplib.model.layers import AttentionPool, Block, Dense
 from vplib.train.optimiser import schedule
+
+# Bytes, so that memory is bounded however large the tokens of a clip are: of what is computed with
+# at a time, and of the clips whose tokens are standardised by. Those of our own models are smaller.
+PART, SAMPLE = 2**26, 2**28
 
 
 class Probe(nnx.Module):
@@ -54,7 +59,7 @@ class Probe(nnx.Module):
 
 
 def train_probe(
-    tokens: Float[np.ndarray, "C S D"],
+    tokens: Float[np.ndarray | Rows, "C S D"],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     classes: int,
@@ -86,7 +91,8 @@ def train_probe(
             f"targets run from {targets.min()} to {targets.max()} "
             f"but the probe has {classes} classes"
         )
-    sample = tokens[:512].astype(np.float32)  # plenty: hundreds of tokens a clip
+    some = min(512, fitting(tokens, SAMPLE))  # plenty: hundreds of tokens a clip
+    sample = np.asarray(tokens[:some]).astype(np.float32)
     mean, deviation = sample.mean((0, 1)), sample.std((0, 1)) + 1e-3
     make = head or partial(Probe, block=block)
     return fit(
@@ -104,7 +110,7 @@ def train_probe(
 
 def fit(
     model: nnx.Module,
-    inputs: Shaped[np.ndarray, "C ..."] | tuple[Shaped[np.ndarray, "C ..."], ...],
+    inputs: Shaped[np.ndarray | Rows, "C ..."] | tuple[Shaped[np.ndarray | Rows, "C ..."], ...],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     epochs: int,
@@ -114,24 +120,34 @@ def fit(
     seed: int,
     loss: Callable = optax.softmax_cross_entropy_with_integer_labels,
 ) -> nnx.Module:
-    """`model`, whose parameters were trained on arrays that fit into memory: AdamW, cosine decay
+    """`model`, whose parameters were trained on arrays, in memory or in files: AdamW, cosine decay
     after 5% warm-up.
 
     `loss` takes the model's output and targets. Every epoch has an order of its own, drawn by
     `seed`; what does not fill a batch is left out of it. A batch is at most all inputs, which are
-    one array or several that belong together.
+    one array or several that belong together. The gradient of one of more than PART bytes is the
+    mean of those of equal pieces, which is the same where the loss is a mean over clips.
     """
     batch = min(batch, len(targets))
-    per_epoch = len(targets) // batch
+    per_epoch, most = len(targets) // batch, fitting(inputs, PART)
     graph, params, fixed = nnx.split(model, nnx.Param, ...)
     tx, rates = _optimiser(weight_decay), iter(_rates(learning_rate, epochs * per_epoch))
     state, rng = tx.init(params), np.random.default_rng(seed)
+    pieces = next(n for n in range(1, batch + 1) if batch % n == 0 and batch // n <= most)
     for _ in range(epochs):
         order = rng.permutation(len(targets))[: per_epoch * batch].reshape(per_epoch, batch)
         for rows in order:
-            x, y = jax.tree.map(lambda part, rows=rows: part[rows], (inputs, targets))
             state.hyperparams["learning_rate"] = next(rates)
-            params, state = _step(graph, tx, loss, params, state, fixed, x, y)
+            total = None
+            for piece in np.split(rows, pieces):
+                given = taken((inputs, targets), piece)  # while the one before is computed with
+                jax.block_until_ready((params, total))  # else dozens wait in memory
+                if pieces == 1:
+                    params, state = _step(graph, tx, loss, params, state, fixed, *given)
+                else:
+                    total = _add(graph, loss, params, fixed, *given, total)
+            if pieces > 1:
+                params, state = _update(tx, total, pieces, params, state)
     return nnx.merge(graph, params, fixed)
 
 
@@ -153,25 +169,54 @@ def _rates(learning_rate: float, steps: int) -> Float[np.ndarray, " T"]:
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _step(graph, tx, loss, params, state, fixed, x, y):
+    return _update(tx, _add(graph, loss, params, fixed, x, y, None), 1, params, state)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _add(graph, loss, params, fixed, x, y, total):
+    """The gradient of the mean loss, and `total` if there is one."""
+
     def mean_loss(params):
         return loss(nnx.merge(graph, params, fixed)(x), y).mean()
 
-    updates, state = tx.update(jax.grad(mean_loss)(params), state, params)
+    found = jax.grad(mean_loss)(params)
+    return found if total is None else jax.tree.map(jnp.add, total, found)
+
+
+@partial(jax.jit, static_argnums=(0, 2))
+def _update(tx, total, pieces, params, state):
+    """What a step does with a sum of gradients of so many pieces of a batch."""
+    grads = total if pieces == 1 else jax.tree.map(lambda x: x / pieces, total)
+    updates, state = tx.update(grads, state, params)
     return optax.apply_updates(params, updates), state
 
 
 def predict(
     model: nnx.Module,
-    inputs: Shaped[np.ndarray, "C ..."] | tuple[Shaped[np.ndarray, "C ..."], ...],
+    inputs: Shaped[np.ndarray | Rows, "C ..."] | tuple[Shaped[np.ndarray | Rows, "C ..."], ...],
     *,
     batch: int = 128,
 ) -> Float[np.ndarray, "C ..."]:
     """What a probe, or another model of one argument, says of many clips; inputs as in `fit`."""
-    parts = []
-    for i in range(0, len(jax.tree.leaves(inputs)[0]), batch):
-        part = jax.tree.map(lambda whole, i=i: whole[i : i + batch], inputs)
-        parts.append(np.asarray(_outputs(model, part)))
-    return np.concatenate(parts)
+    return np.concatenate([np.asarray(_outputs(model, x)) for x in batches(inputs, batch)])
+
+
+def batches(inputs: PyTree, batch: int) -> Iterator[PyTree]:
+    """Inputs of a model in order, of at most `batch` clips and about PART bytes."""
+    size = min(batch, fitting(inputs, PART))
+    for i in range(0, len(jax.tree.leaves(inputs)[0]), size):
+        yield taken(inputs, slice(i, i + size))
+
+
+def taken(inputs: PyTree, rows: Int[np.ndarray, " B"] | slice) -> PyTree:
+    """These rows of all arrays, read if they lie in a file."""
+    return jax.tree.map(lambda whole: np.asarray(whole[rows]), inputs)
+
+
+def fitting(inputs: PyTree, most: int) -> int:
+    """How many clips have `most` bytes in all arrays together; at least one."""
+    each = sum(part.nbytes // max(len(part), 1) for part in jax.tree.leaves(inputs))
+    return max(most // max(each, 1), 1)
 
 
 @jax.jit

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Float16, Shaped, UInt8
 
 from vplib.evaluate import boxes, heads
 from vplib.evaluate.boxes import CrossAttention
+from vplib.evaluate.cache import Rows
 from vplib.model import frozen
 from vplib.model.attention import lecun
 from vplib.model.encoders import VideoEncoder, patchify, pixels
@@ -58,8 +59,16 @@ def _layers(
     count: int,
     dtype: str,
 ) -> Float16[Array, "B k N D"]:
-    encoder = frozen.together(graph, weights)
-    x = patchify(pixels(video, dtype), encoder.patch)  # B T N P
+    return last_layers(frozen.together(graph, weights), pixels(video, dtype), count).astype(
+        "float16"
+    )
+
+
+def last_layers(
+    encoder: VideoEncoder, video: Float[Array, "B T H W 3"], count: int
+) -> Float[Array, "B k N D"]:
+    """What `layers_of` gives, in the precision of the video."""
+    x = patchify(video, encoder.patch)  # B T N P
     b, t, *_ = x.shape
     rows, columns = (side // encoder.patch for side in video.shape[2:4])
     space, time = encoder.positions(t, rows, columns)
@@ -68,7 +77,7 @@ def _layers(
     x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
     _, temporal = _each(encoder.temporal_encoder.transformers_stack, x, encoder.temporal_ln)
     last = [*spatial, *(layer.swapaxes(1, 2) for layer in temporal)][-count:]
-    return jnp.stack([layer.reshape(b, -1, layer.shape[-1]) for layer in last], 1).astype("float16")
+    return jnp.stack([layer.reshape(b, -1, layer.shape[-1]) for layer in last], 1)
 
 
 def _each(
@@ -142,14 +151,30 @@ class MultilayerProbe(nnx.Module):
         return logits if self.most else logits[:, 0]
 
 
-def beside(tokens: Shaped[np.ndarray, "C k S D"]) -> Shaped[np.ndarray, "C S kD"]:
+class MultilayerClassifier(nnx.Module):
+    """An encoder and its `MultilayerProbe`: what `VideoClassifier` is to a head on one layer."""
+
+    def __init__(self, encoder: VideoEncoder, head: MultilayerProbe):
+        self.encoder, self.head = encoder, head
+        # Not trained, but a part of what a file of weights has to hold.
+        self.head.mean = nnx.Param(head.mean[...])
+        self.head.deviation = nnx.Param(head.deviation[...])
+
+    def __call__(self, video: Float[Array, "B T H W 3"]) -> Float[Array, "B K"]:
+        layers = last_layers(self.encoder, video, self.head.count)
+        return self.head(jnp.concatenate(jnp.unstack(layers, axis=1), -1))
+
+
+def beside(tokens: Shaped[np.ndarray | Rows, "C k S D"]) -> Shaped[np.ndarray | Rows, "C S kD"]:
     """The layers' tokens side by side along their features: what the head takes."""
+    if isinstance(tokens, Rows):
+        return tokens.seen(beside)
     clips, layers, places, width = tokens.shape
     return np.moveaxis(tokens, 1, 2).reshape(clips, places, layers * width)
 
 
 def train(
-    tokens: Shaped[np.ndarray, "C *k S D"],
+    tokens: Shaped[np.ndarray | Rows, "C *k S D"],
     targets: Shaped[np.ndarray, "C ..."],
     *,
     width: int | None = None,
@@ -168,7 +193,7 @@ def train(
 
 
 def predict(
-    model: nnx.Module, tokens: Shaped[np.ndarray, "C *k S D"], *, batch: int = 128
+    model: nnx.Module, tokens: Shaped[np.ndarray | Rows, "C *k S D"], *, batch: int = 128
 ) -> Float[np.ndarray, "C K"]:
     """Logits of many clips."""
     if tokens.ndim == 3:
@@ -177,14 +202,14 @@ def predict(
 
 
 def pooled(
-    model: MultilayerProbe, tokens: Shaped[np.ndarray, "C k S D"], *, batch: int = 128
+    model: MultilayerProbe, tokens: Shaped[np.ndarray | Rows, "C k S D"], *, batch: int = 128
 ) -> Float[np.ndarray, "C D"]:
     """q_k of many clips or windows: what the classifier reads."""
     return _in_batches(_pooled, model, tokens, batch)
 
 
-def _in_batches(run: Callable, model: MultilayerProbe, tokens: np.ndarray, batch: int):
-    parts = (tokens[i : i + batch] for i in range(0, len(tokens), batch))
+def _in_batches(run: Callable, model: MultilayerProbe, tokens: np.ndarray | Rows, batch: int):
+    parts = heads.batches(tokens, batch)
     return np.concatenate([np.asarray(run(model, beside(part))) for part in parts])
 
 

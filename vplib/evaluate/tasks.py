@@ -17,6 +17,7 @@ import pandas as pd
 from scipy import special
 
 from vplib.evaluate import metrics, multilayer, precision
+from vplib.evaluate.cache import Rows
 from vplib.evaluate.features import Features, Originals, features, metadata
 from vplib.progress import Progress
 
@@ -260,7 +261,7 @@ class Part(NamedTuple):
     clips those are.
     """
 
-    values: dict[str, np.ndarray]
+    values: dict[str, np.ndarray | Rows]
     targets: np.ndarray
     rows: np.ndarray
 
@@ -364,7 +365,7 @@ def _kind(name: str, where: Mapping) -> Task:
 def answer(
     task: Task,
     trained: Iterable,
-    features: np.ndarray,
+    features: np.ndarray | Rows,
     targets: np.ndarray,
     classes: Sequence[str] = (),
 ) -> Answers:
@@ -442,6 +443,14 @@ def rows(name: str, answers: Answers) -> list[dict]:
 def difference(name: str, one: Answers, other: Answers, *, metric: str | None = None) -> dict:
     """The headline row of one encoder minus another, in points."""
     return row(name, one, other, metric=metric, unit="points", combine=lambda a, b: 100 * (a - b))
+
+
+def ratio(name: str, one: Answers, other: Answers) -> dict:
+    """The headline row of one adaptation's score as a share of another's."""
+    value = float(one.scores().mean() / other.scores().mean())
+    drawn = one.bootstrapped() / np.maximum(other.bootstrapped(), 1e-9)
+    value, low, high = metrics.between(value, drawn)
+    return {"name": name, "value": value, "low": low, "high": high, "unit": "fraction"}
 
 
 def mean(name: str, answers: Iterable[Answers]) -> dict:

@@ -12,7 +12,14 @@ from jaxtyping import Array, Float, Int
 
 from vplib.method.losses import contrastive, cosine_distance
 from vplib.method.masking import draw_mask, random_visible, shuffle_orders, visible_count
-from vplib.model.encoders import Transformer, VideoEncoder, VideoText, by_frame, pixels
+from vplib.model.encoders import (
+    Transformer,
+    VideoClassifier,
+    VideoEncoder,
+    VideoText,
+    by_frame,
+    pixels,
+)
 from vplib.model.layers import AttentionPool, Dense, lecun, permute
 from vplib.model.sizes import Sizes
 
@@ -159,6 +166,22 @@ class Stage2(nnx.Module):
             self.global_decoder = GlobalDecoder(sizes, teacher, rngs=rngs)
 
 
+def start(
+    model: VideoText | VideoEncoder | VideoClassifier,
+) -> tuple[VideoText | VideoEncoder, VideoEncoder]:
+    """The teacher that `model` is, and the student's encoder, a copy of its own.
+
+    Of a video-text model the teacher has all but the text tower; of others the encoder alone, which
+    has no clip embedding: such a teacher allows the token loss only.
+    """
+    if not isinstance(model, VideoText):
+        encoder = getattr(model, "encoder", model)
+        return encoder, nnx.clone(encoder)
+    teacher = nnx.clone(model)
+    del teacher.text_encoder
+    return teacher, nnx.clone(model.vision_encoder)
+
+
 def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     """Each channel of each clip to mean 0 and deviation 1 over the clip's tokens: what all of them
     share is gone.
@@ -173,7 +196,7 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
 def distil(
     stage: Stage2,
     batch: dict,
-    teacher: VideoText,
+    teacher: VideoText | VideoEncoder,
     *,
     mask: str,
     mask_ratio: float,
@@ -194,7 +217,8 @@ def distil(
     the global loss (our choice, for small runs: LOG.md). The share of slots that `shuffle_tokens`
     shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
     the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper).
-    Which terms exist is fixed by the decoders of `stage`.
+    Which terms exist is fixed by the decoders of `stage`: the global one needs a teacher with a
+    pooler (see `start`).
 
     Returns the loss, numbers to log, and what they compare: the places the student saw, `visible`
     (B, T, V), its tokens there, `seen` (B, T*V, D), and as far as there are decoders `local` and
@@ -203,7 +227,8 @@ def distil(
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
-    tokens = jax.lax.stop_gradient(teacher.vision_encoder(video))  # B S E
+    encoder = getattr(teacher, "vision_encoder", teacher)
+    tokens = jax.lax.stop_gradient(encoder(video))  # B S E
     k_mask, k_shuffle = jax.random.split(key)
     grid = stage.encoder.grid
     drawn = draw_mask(mask, mask_ratio, k_mask, batch=b, frames=t, grid=grid)
@@ -230,6 +255,6 @@ def distil(
     return loss, numbers, compared
 
 
-def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText, **settings):
+def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText | VideoEncoder, **settings):
     """The loss of `distil`, and its numbers to log."""
     return distil(stage, batch, teacher, **settings)[:2]

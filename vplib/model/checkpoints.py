@@ -22,7 +22,8 @@ from flax import nnx
 from jax.experimental import multihost_utils
 
 from vplib import files, paths
-from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText
+from vplib.model import exported
+from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, shapes
 from vplib.model.sizes import Sizes
 
 VOCABULARY = 32_000  # pieces of the released text models' tokeniser
@@ -110,11 +111,16 @@ def packed(weights: dict[str, np.ndarray], *, half: bool) -> dict[str, np.ndarra
 
 
 def read(path: str | Path) -> dict[str, np.ndarray]:
-    """All arrays of a weights file; what its headers promise is compared with the file first.
+    """All arrays of a weights file; what its headers promise is compared with the file first. Or
+    those of a folder that `vplib.export` wrote.
 
     Raises CheckpointError when it is missing, something else, damaged, or not of finite numbers.
     """
     path = Path(path)
+    if path.is_dir():
+        weights = _of_folder(path)
+        _finite(weights, path)
+        return weights
     if not path.is_file():
         raise CheckpointError(
             f"no weights at {path}: run the notebook that trains them, or give the path of an .npz file"
@@ -138,6 +144,16 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
         ) from None
     _finite(weights, path)
     return weights
+
+
+def _of_folder(path: Path) -> dict[str, np.ndarray]:
+    try:
+        return exported.read(path)
+    except Exception as error:  # whatever JSON, safetensors or NumPy make of other folders
+        why = str(error) or type(error).__name__
+        raise CheckpointError(
+            f"{path} is no readable folder that vplib.export wrote ({why}): give an .npz file"
+        ) from None
 
 
 _KINDS = (  # how a file begins, what it is, what to do; the first that fits
@@ -247,7 +263,7 @@ def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | 
 
     `name` is an official configuration name (`videoprism_public_v1_base`), its Hugging Face
     repository (`google/videoprism-base-f16r288`), or the path of an `.npz` in the released layout,
-    ours or theirs: kind and sizes come from the arrays. A released file is fetched once and kept in
+    ours or theirs, or of a folder that `vplib.export` wrote: kind and sizes come from them. A released file is fetched once and kept in
     the cache of huggingface_hub (HF_HOME); HF_HUB_OFFLINE=1 forbids fetching. Raises
     CheckpointError: unknown name, no network, unreadable or another file.
     """
@@ -255,15 +271,12 @@ def load(name: str | Path, *, half: bool = False) -> VideoEncoder | VideoText | 
         key: key for key in RELEASED
     }
     if str(name) not in names:
-        if Path(name).suffix != ".npz" and not Path(name).is_file():
+        if Path(name).suffix != ".npz" and not Path(name).exists():
             raise CheckpointError(
                 f"{name} is neither a released model nor a file: give the path of an .npz file, or one "
                 f"of {', '.join(names)}"
             )
-        weights = read(name)
-        if half:
-            weights = {key: value.astype(np.float16) for key, value in weights.items()}
-        return build(weights, name=str(name))
+        return build(packed(read(name), half=half), name=str(name))
     released = RELEASED[names[str(name)]]
     path = fetch(released, str(name))
     weights = read(path)
@@ -359,6 +372,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
             "patches in square frames"
         )
     space = stack(f"{root}spatial_encoder/transformers_stack")
+    down = f"{root}spatial_encoder/transformers_stack/x_layers/ff_layer/adapter/down/linear/kernel"
     found = Sizes(
         size=grid * patch,
         patch=patch,
@@ -368,6 +382,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
         temporal_layers=stack(f"{root}temporal_encoder/transformers_stack")["layers"],
         heads=space["heads"],
         mlp=space["mlp"],
+        adapter=shape(down, 3)[2] if f"params/{down}" in weights else 0,
     )
     if root == "encoder/":
         return replace(found, classes=shape("projection/linear/kernel", 2)[1])
@@ -410,12 +425,6 @@ def build(
     model = shapes(found)
     assign(model, weights, name=name)
     return model
-
-
-def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
-    """A model of these sizes (as `infer` gives them) whose parameters are mere shapes."""
-    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
-    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
 
 def assign(
@@ -467,7 +476,9 @@ def _option(weights: dict[str, np.ndarray]) -> str:
         shown = {}
     for file in sorted((paths.CONF / "model").glob("*.yaml")):
         known = Sizes.of(yaml.safe_load(file.read_text(encoding="utf-8")))
-        known = asdict(known) | {key: shown.get(key) for key in ("vocabulary", "classes")}
+        known = asdict(known) | {
+            key: shown.get(key) for key in ("vocabulary", "classes", "adapter")
+        }
         if shown and all(known[key] == value for key, value in shown.items()):
             return f"model={file.stem}, which it was trained with"
     return "the model= it was trained with"

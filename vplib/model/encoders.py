@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, UInt8
 
+from vplib.model.adapters import Adapters, put_in
 from vplib.model.attention import Attention, affine
 from vplib.model.layers import AttentionPool, Dense, LayerNorm, Stack, lecun, one_hot_rows, permute
 from vplib.model.sizes import Sizes
@@ -99,6 +100,8 @@ class VideoEncoder(nnx.Module):
         self.temporal_encoder = Transformer(sizes.temporal_layers, *block, rngs=rngs)
         self.temporal_ln = LayerNorm(width)
         self.patch, self.grid = sizes.patch, sizes.grid
+        if sizes.adapter:
+            put_in(self, Adapters(sizes, rngs=rngs))
 
     def positions(
         self, frames: int, rows: int, columns: int, *, crop: bool = False
@@ -319,6 +322,12 @@ class VideoClassifier(nnx.Module):
             "spatiotemporal_features": tokens,
             "global_embeddings": self.atten_pooler(tokens),
         }
+
+
+def shapes(sizes: Sizes) -> VideoEncoder | VideoText | VideoClassifier:
+    """A model of these sizes (as `checkpoints.infer` gives them) whose parameters are mere shapes."""
+    kind = VideoText if sizes.vocabulary else VideoClassifier if sizes.classes else VideoEncoder
+    return nnx.eval_shape(lambda: kind(sizes, rngs=nnx.Rngs(0)))
 
 
 def configure(model: nnx.Module, *, kernel: str = "plain", remat: bool = False) -> None:

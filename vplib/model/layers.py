@@ -96,10 +96,13 @@ class FeedForward(nnx.Module):
     def __call__(
         self, x: Float[Array, "*A N D"], keep: Bool[Array, "*#A #N"] | None = None
     ) -> Float[Array, "*A N D"]:
-        """Tokens that are not kept (padding) pass through, as released."""
+        """Tokens that are not kept (padding) pass through, as released. An `adapter`, where one was
+        put in (`adapters.join`), stands beside the MLP."""
 
         def mlp(x):
             y = self.ffn_layer2(self.activation(self.ffn_layer1(x)))
+            if hasattr(self, "adapter"):
+                y = y + self.adapter(x)
             return y if keep is None else jnp.where(keep[..., None], y, 0)
 
         return x + branch(self, mlp, x)
@@ -175,7 +178,8 @@ class Stack(nnx.Module):
 
     `remat` recomputes each block in the backward pass: memory of one block instead of all, for a
     third more work. Without it the blocks run unrolled, which spares the copies into and out of a
-    loop's stacked arrays (LOG.md).
+    loop's stacked arrays (LOG.md). Of the first `still` blocks, and of all before them, no gradient
+    is computed.
     """
 
     def __init__(
@@ -192,7 +196,7 @@ class Stack(nnx.Module):
         self.x_layers = jax.vmap(
             lambda key: Block(width, heads, hidden, rngs=nnx.Rngs(key), **block)
         )(keys)
-        self.remat = False
+        self.remat, self.still = False, 0
 
     def __call__(
         self,
@@ -213,8 +217,12 @@ class Stack(nnx.Module):
                 x = with_layout_constraint(x, Layout(tuple(range(x.ndim))))
             return in_groups(block, x, mask, keep, windowed), None
 
-        step = jax.checkpoint(step) if self.remat else step
-        return jax.lax.scan(step, x, self.x_layers, unroll=not self.remat)[0]
+        step, layers = jax.checkpoint(step) if self.remat else step, self.x_layers
+        if self.still:
+            first = jax.tree.map(lambda w: jax.lax.stop_gradient(w[: self.still]), layers)
+            layers = jax.tree.map(lambda w: w[self.still :], layers)
+            x = jax.lax.stop_gradient(jax.lax.scan(step, x, first, unroll=not self.remat)[0])
+        return jax.lax.scan(step, x, layers, unroll=not self.remat)[0]
 
 
 class AttentionPool(nnx.Module):

@@ -3,6 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
+import yaml
+
+from vplib import paths
+
 
 @dataclass(frozen=True)
 class DecoderSizes:
@@ -39,6 +43,7 @@ class Sizes:
     decoder: DecoderSizes | None = None
     vocabulary: int = 0  # pieces of the tokeniser; a video-text model has some
     classes: int = 0  # a classifier has some
+    adapter: int = 0  # width of the bottleneck beside each MLP of the video encoder
 
     @classmethod
     def of(cls, model: Mapping, *, vocabulary: int = 0) -> "Sizes":
@@ -56,3 +61,14 @@ class Sizes:
     def places(self) -> int:
         """Places, hence tokens, of one frame."""
         return self.grid**2
+
+
+def decoder_for(width: int) -> DecoderSizes:
+    """The decoders for an encoder whose weights alone are known, which say nothing of them: those
+    of the model in `conf/model` that is nearest in width.
+    """
+    known = [
+        yaml.safe_load(file.read_text(encoding="utf-8"))
+        for file in sorted((paths.CONF / "model").glob("*.yaml"))
+    ]
+    return Sizes.of(min(known, key=lambda model: abs(model["width"] - width))).decoder

@@ -24,7 +24,10 @@ from vplib.progress import Progress
 from vplib.train import sharding
 from vplib.train.states import Record, States, opened
 
-_LESS = "take a smaller batch, hardware.remat=true, fewer frames or more devices; what was saved is kept"
+_LESS = (
+    "take optim.accumulate=2 or more, hardware.remat=true, a smaller batch, fewer frames or more "
+    "devices; what was saved is kept"
+)
 
 
 class TrainingError(RuntimeError):
@@ -64,6 +67,7 @@ def fit(
     identity: str = "",
     mesh: Mesh | None = None,
     frozen: nnx.Module | None = None,
+    accumulate: int = 1,
     every: int = 50,
     checkpoint_every: int = 500,
     title: str = "training",
@@ -78,6 +82,7 @@ def fit(
     dicts of this process's arrays and has get_state/set_state (a Grain iterator); its state, the
     parameters, the optimiser's state and the log are saved together under `out`/state, every
     `checkpoint_every` steps. Step s uses the key fold_in(seed, s), so nothing else needs saving.
+    `accumulate` micro-batches make a step, see `update_of`.
     `out`/metrics.csv gets a row each `every` steps (means over them), `out`/speed.csv the steps a
     second and the share of time in which the device had run out of work and waited for input;
     `tensorboard` writes the rows of metrics.csv to `out`/tensorboard as well. `snapshot(step,
@@ -97,7 +102,7 @@ def fit(
             "would differ"
         )
     mesh, out = mesh or sharding.init(), files.folder(Path(out))
-    update, arrays, trained = _prepared(model, loss_fn, tx, seed, mesh, frozen)
+    update, arrays, trained = _prepared(model, loss_fn, tx, seed, mesh, frozen, accumulate)
     shown = {round((part + 1) * steps / snapshots / every) * every for part in range(snapshots)}
     with opened(out / "state", doing=title) as states:
         record = states.newest(identity, steps) or Record(0, identity, {}, {})
@@ -132,23 +137,33 @@ def update_of(
     tx: optax.GradientTransformation,
     seed: int,
     frozen: nnx.Module | None = None,
+    accumulate: int = 1,
 ) -> Callable:
     """One step of `fit` as a function of arrays: parameters, the optimiser's state, the state of
     `frozen`, a batch and the step to new parameters, state and numbers to log. Of `model` and
     `frozen` only the structure is taken: they may hold shapes (`nnx.eval_shape`).
+
+    With `accumulate` > 1 that many micro-batches, equal parts of the batch, follow each other, each
+    with a key of its own, and the update is of the mean of their gradients: less memory for the
+    same clips. Where a loss is a mean over clips, that mean is the gradient of the whole batch; a
+    contrastive loss has no other negatives than those of a micro-batch.
     """
     graph, _, rest = nnx.split(model, nnx.Param, ...)
     frozen_graph = nnx.graphdef(frozen) if frozen is not None else None
 
     def update(params, opt_state, frozen_state, batch, step):
-        def loss(params):
+        def loss(params, batch, part=None):
             model = nnx.merge(graph, params, rest)
             extra = () if frozen_graph is None else (nnx.merge(frozen_graph, frozen_state),)
-            return loss_fn(
-                model, batch, *extra, key=jax.random.fold_in(jax.random.key(seed), step), step=step
-            )
+            key = jax.random.fold_in(jax.random.key(seed), step)
+            key = key if part is None else jax.random.fold_in(key, part)
+            return loss_fn(model, batch, *extra, key=key, step=step)
 
-        (value, numbers), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        if accumulate == 1:
+            (value, numbers), grads = gradient(params, batch)
+        else:
+            (value, numbers), grads = _mean_over_parts(gradient, params, batch, accumulate)
         norm = optax.global_norm(grads)
         updates, opt_state = tx.update(grads, opt_state, params)
         params = optax.apply_updates(params, updates)
@@ -157,7 +172,27 @@ def update_of(
     return update
 
 
-def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree, Callable]:
+def _mean_over_parts(gradient: Callable, params: PyTree, batch: dict, count: int) -> PyTree:
+    """The mean of `gradient(params, part, index)` over `count` equal parts of a batch, one after
+    another.
+
+    Every count-th clip is of the same part: so each device has as many of every part.
+    """
+    parts = {k: v.reshape(-1, count, *v.shape[1:]).swapaxes(0, 1) for k, v in batch.items()}
+    inputs = parts, jnp.arange(count)
+    found = jax.eval_shape(gradient, params, *jax.tree.map(lambda x: x[0], inputs))
+
+    def add(total, part):
+        return jax.tree.map(jnp.add, total, gradient(params, *part)), None
+
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), found)
+    total, _ = jax.lax.scan(add, start, inputs)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def _prepared(
+    model, loss_fn, tx, seed, mesh, frozen, accumulate
+) -> tuple[Callable, PyTree, Callable]:
     """The compiled update of one step, its parameters and optimiser's state in their places, and
     the way back to a model.
     """
@@ -168,7 +203,7 @@ def _prepared(model, loss_fn, tx, seed, mesh, frozen) -> tuple[Callable, PyTree,
     opt_state = jax.device_put(opt_state, sharding.fsdp(mesh, opt_state))
     kept = sharding.fsdp(mesh, params), sharding.fsdp(mesh, opt_state), None
     frozen_state = nnx.state(frozen) if frozen is not None else None
-    update = update_of(model, loss_fn, tx, seed, frozen)
+    update = update_of(model, loss_fn, tx, seed, frozen, accumulate)
 
     # Where the results lie is ours to say, not XLA's.
     update = jax.jit(update, donate_argnums=(0, 1), out_shardings=kept)

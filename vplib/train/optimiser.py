@@ -2,6 +2,7 @@
 
 import jax
 import optax
+from jaxtyping import PyTree
 
 
 def schedule(
@@ -67,3 +68,10 @@ def _matrices(params):
         return any(getattr(part, "key", None) in ("kernel", "w") for part in path)
 
     return jax.tree_util.tree_map_with_path(named, params)
+
+
+def scaled(factors: PyTree) -> optax.GradientTransformation:
+    """A last step of an optimiser, which multiplies every update by a factor of its parameter."""
+    return optax.stateless(
+        lambda updates, _: jax.tree.map(lambda update, by: update * by, updates, factors)
+    )
