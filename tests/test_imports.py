@@ -26,7 +26,7 @@ HARNESS = {
 }
 COMMANDS = {
     "scores": {"results"},
-    "cards": {"model", "scores"},
+    "cards": {"model", "scores", "config"},
     "export": {"model", "cards", "shipped"},
     "predict": {"evaluate", "model", "data"},
     "shipped": {"model", "data", "results", "cards"},
