@@ -1,6 +1,7 @@
 """Export: what PyTorch computes from the exported folder is what we compute."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -94,7 +95,7 @@ def test_a_disturbed_export_leaves_nothing_and_a_folder_is_not_overwritten(tmp_p
 
 
 @pytest.mark.parametrize("kind", MODELS)
-def test_pytorch_computes_the_same_from_the_folder(kind, tmp_path):
+def test_pytorch_computes_the_same_from_the_folder(kind, tmp_path, monkeypatch):
     torch = pytest.importorskip("torch", reason="torch is absent: pip install -e '.[torch]'")
     transformers = pytest.importorskip(
         "transformers", reason="transformers is absent: pip install -e '.[torch]'"
@@ -111,6 +112,14 @@ def test_pytorch_computes_the_same_from_the_folder(kind, tmp_path):
         tmp_path / "folder", output_loading_info=True
     )
     assert not any(report.values())  # nothing missing, unexpected or of another shape
+    card = (tmp_path / "folder" / "README.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"^```python\n(.*?)^```", card, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path / "folder")
+    scope = {}
+    exec(lines, scope)
+    shown = {"encoder": ("tokens", (1, 27, 16)), "classifier": ("logits", (1, 5))}
+    what, shape = shown.get(kind, ("videos", (1, 16)))
+    assert scope[what].shape == shape and (kind != "video_text" or scope["texts"].shape == shape)
     for frames, size in ((3, 12), (5, 20)):
         video = toy.pixels(0, 2, frames, size)
         given = dict(

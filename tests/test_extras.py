@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,10 @@ import pytest
 import toy
 
 from vplib import export, paths
+from vplib.data import pipeline, text
+from vplib.evaluate import features
 from vplib.model import checkpoints
+from vplib.world import corpora
 
 
 def benchmark(name: str):
@@ -54,3 +58,37 @@ def test_training_steps_compile_for_a_tpu(stage, attention, monkeypatch):
     row = memory.Row("v5e", 1, "small", stage, 8, 8, True, attention)
     line = memory.measured(row)
     assert line["fits"] == "yes" and float(line["state_gb"]) > 0 and float(line["work_gb"]) > 0
+
+
+@pytest.mark.parametrize("kind", ["video_text", "encoder"])
+def test_mteb_scores_what_we_score(kind, tmp_path):
+    """On a task in memory: mteb's recall at 1 is that of our vectors."""
+    pytest.importorskip("mteb", reason="mteb is absent: make test-extras")
+    module = benchmark("mteb_videoprism")
+    source = corpora.WorldSource("retrieval/test", 20, seed=0, resolution=16, frames=6, fps=8)
+    clips, tokenizer = [source[i] for i in range(len(source))], None
+    if kind == "video_text":
+        text.train((corpora.text("ac1", i)[0] for i in range(60)), tmp_path / "v.model", size=120)
+        tokenizer = text.Tokenizer(tmp_path / "v.model", 8)
+    changes = {"vocabulary": tokenizer.size} if tokenizer else {}
+    model = getattr(toy, kind)(**changes)
+    checkpoints.save(model, tmp_path / "w.npz")
+    encoder = module.Encoder(str(tmp_path / "w.npz"), tokenizer)
+    look = dict(frames=3, size=12)
+    videos = [pipeline.read_clip(clip.video, name="clip", **look) for clip in clips]
+    pixels = jnp.asarray(np.stack(videos)) / 255
+    ours = model.encode_video(pixels) if tokenizer else model(pixels).mean(1)
+    task = module.world("t2v", clips, "toy")
+    told = encoder.encode(SimpleNamespace(dataset=task.dataset["default"]["test"]["corpus"]))
+    assert toy.close(told, ours, 1e-3)  # tokens are kept in half precision
+    if not tokenizer:
+        with pytest.raises(ValueError, match=r"Model vplib/w supports \['video'\], but none"):
+            module.scores(encoder, [task])
+        return
+    assert encoder.mteb_model_meta.n_parameters == sum(x.size for x in toy.leaves(model).values())
+    words = features.embed_texts(encoder.whole, tokenizer, [clip.text for clip in clips])
+    likeness = words @ np.asarray(ours).T
+    tasks = [module.world(way, clips, "toy") for way in module.WAYS]
+    for way, told in module.scores(encoder, tasks).items():
+        first = likeness.argmax(1 if way.endswith("T2V") else 0)
+        assert told["recall_at_1"] == pytest.approx((first == np.arange(20)).mean(), abs=1e-5)

@@ -27,7 +27,7 @@ HARNESS = {
 }
 COMMANDS = {
     "scores": {"results"},
-    "cards": {"model", "scores"},
+    "cards": {"model", "scores", "config"},
     "export": {"model", "cards", "shipped"},
     "predict": {"evaluate", "model", "data", "figures", "timelines"},
     "shipped": {"model", "data", "results", "cards"},

@@ -258,6 +258,16 @@ def test_of_unknown_weights_it_asks(every):
         assert f"{kind}.npz" in section(every[kind], "details")
 
 
+def test_an_exported_card_has_the_numbers_of_its_own_file(every, place):
+    for name in ("study-stage1.npz", "lesson-stage2.npz"):
+        found = ModelCard(every[name]).data.eval_results
+        assert wrong(every[name], place.parent) == [] and len(found) == len(scores.MEASURES)
+        entry = MANIFEST[name]
+        for one in found:
+            told = (one.metric_args["scale"], one.metric_args["training_seed"], one.metric_config)
+            assert told == (entry["scale"], entry["seed"], name)
+
+
 def test_a_shipped_file_is_known_by_its_bytes(every, place, tmp_path):
     shutil.copy(place / "study-stage1.npz", tmp_path / "renamed.npz")
     card = exported(tmp_path / "renamed.npz", place)

@@ -111,7 +111,8 @@ def test_commands_of_the_readme_exist(out):
                 for run in config.expand(overrides):
                     config.load(name, run)
         else:
-            assert words[0] in {"git", "cd", "conda", "pip", "source", "papermill", "dvc"}, words
+            known = {"git", "cd", "conda", "pip", "source", "papermill", "dvc", "hf"}
+            assert words[0] in known, words
 
 
 def test_commands_of_the_notebooks_compose_beside_the_committed_runs(out):

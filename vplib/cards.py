@@ -70,7 +70,8 @@ clips are other streams than its training clips. It contains no personal data.
 
 
 def shipped(place: Path) -> str:
-    """The card of the weights in the folder `place`, from its manifest and the tables beside it.
+    """The card of the weights in the folder `place`, from its manifest and the tables beside it;
+    the lines of Python in it load the files of the last scale.
 
     Raises CheckpointError where there is no manifest.
     """
@@ -94,7 +95,7 @@ def shipped(place: Path) -> str:
         "procedure": f"{_PROCEDURE}\n{_made(entries, place.parent)}",
         "evaluation": scores.evaluation(place.parent, scales),
         "compute": scores.durations(place.parent, scales),
-        "code": _CODE.format(scale=scales[-1]),
+        "code": _CODE.format(scale=scales[-1], length=_length(scales[-1])),
         "upload": _UPLOAD,
         "citation": CITATION,
     }
@@ -144,7 +145,7 @@ import jax.numpy as jnp
 from vplib.data import pipeline, text
 from vplib.evaluate import classify, features
 
-tokenizer = text.Tokenizer(Path("{scale}-vocabulary.model"), 64)  # pieces of a text at most
+tokenizer = text.Tokenizer(Path("{scale}-vocabulary.model"), {length})  # pieces, as in training
 model = features.video_text(Path("{scale}-stage2.npz"), tokenizer)
 encoder = model.vision_encoder
 clip = pipeline.read_clip(Path("clip.mp4"), name="clip.mp4", **classify.view(encoder))[None]
@@ -163,6 +164,13 @@ In this folder, once you are logged in (`hf auth login`):
 hf upload OWNER/NAME .
 ```
 """
+
+
+def _length(scale: str) -> int:
+    """Pieces of a text in the training of a scale; a longer one is cut."""
+    from vplib import config  # only the card of shipped files needs Hydra
+
+    return config.check("31_lit_tuning", f"scale={scale}").model.text_length
 
 
 def _files(place: Path, entries: dict[str, dict]) -> str:
