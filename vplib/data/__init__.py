@@ -1,7 +1,7 @@
 """Videos and texts to batches.
 
-Read video (files to frames), container (what a file says of itself), standardize (one kind of
-file), sources (folders and archives), shards (random access), unlabelled (the same without
-captions), text (tokens), then pipeline (Grain) and cached (batches of tokens) and labelled
-(of clips with targets).
+Read video (files to frames), container (what a file says of itself), stream (some frames of a long
+one), standardize (one kind of file), sources (folders and archives), shards (random access),
+unlabelled (the same without captions), text (tokens), then pipeline (Grain), cached (batches of
+tokens) and labelled (of clips with targets).
 """
