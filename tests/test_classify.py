@@ -299,7 +299,7 @@ def test_a_table_that_is_there_is_left_alone(light, tmp_path, monkeypatch, capsy
     (tmp_path / "a.csv").write_text("mine")
     assert call(monkeypatch, light, tmp_path / "a.mp4", "--timeline", tmp_path) == 1
     assert (tmp_path / "a.csv").read_text() == "mine" and not (tmp_path / "a.png").exists()
-    assert "a.csv is there already: remove it" in capsys.readouterr().err
+    assert "a.csv is there already; remove it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("fails", ["encoding", "drawing", "writing"])

@@ -10,7 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 
 from vplib import figures, timelines
-from vplib.evaluate import windows
+from vplib.evaluate import over_time
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def closed():
 
 def picture(won, *, seconds, stride, classes=8, length=2.0):
     """The figure of a video in whose windows these classes win."""
-    times = windows.cover(seconds, length, stride)
+    times = over_time.cover(seconds, length, stride)
     values = np.full((len(times), classes), 0.02)
     values[np.arange(len(times)), won] = 0.9
     film = np.zeros((12, 8, 8, 3), np.uint8)
@@ -73,7 +73,7 @@ def test_classes_beyond_the_colours_are_light_grey_and_have_no_curve():
 )
 def test_the_axis_has_a_unit_that_fits(seconds, scale, word):
     assert timelines.clock(seconds) == (scale, word)
-    times = windows.cover(float(seconds), seconds / 4, seconds / 4)
+    times = over_time.cover(float(seconds), seconds / 4, seconds / 4)
     _, ax = plt.subplots()
     timelines.curves(ax, times, np.zeros((4, 1)), ["a"], seconds=seconds)
     assert ax.get_xlim()[1] == seconds / scale and ax.get_xlabel() == word
@@ -106,7 +106,7 @@ def test_one_window_of_one_class_is_a_picture_too(frames):
 
 
 def test_moments_show_the_frames_of_the_best_windows():
-    times = windows.cover(9.0, 2.0, 1.0)
+    times = over_time.cover(9.0, 2.0, 1.0)
     similarity = np.zeros((8, 2))
     similarity[2, 0], similarity[6, 0], similarity[4, 1] = 0.5, 0.25, 0.75
     best = [np.array([2, 6]), np.array([4])]

@@ -21,7 +21,7 @@ from vplib import environment, files
 from vplib.data import video
 from vplib.data.video import VideoError
 from vplib.evaluate import classify, features
-from vplib.evaluate.windows import Along
+from vplib.evaluate.over_time import Along
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import VideoClassifier
 from vplib.progress import Line
@@ -133,6 +133,8 @@ def _over_time(
     """A function of a video's number, which writes its table and its picture: how often each of the
     commonest classes is the most probable, and where the table is.
     """
+    from vplib import timelines  # noqa: F401  slow to load, and missed now, not after hours of work
+
     along = classify.along(classifier, dtype, length=args.window, stride=args.stride)
     names = _names(args.videos)
 
@@ -141,7 +143,7 @@ def _over_time(
         table = place.with_name(f"{place.name}.csv")
         if table.exists():
             raise files.FileError(
-                f"{table} is there already: remove it to classify {path} again, or name another folder"
+                f"{path}: {table} is there already; remove it, or name another folder."
             )
         line = Line(sys.stderr)
         line.show(files.printable(f"{path.name}  looking for its frames"))
@@ -180,7 +182,7 @@ def _names(videos: Sequence[Path]) -> list[str]:
 
 def _write(found: Along, classes: Sequence[str], place: Path) -> None:
     """The picture and, last, the table: where that is, all is there."""
-    import matplotlib  # all this is slow to load, and not always wanted
+    import matplotlib
     import matplotlib.pyplot as plt
     import pandas as pd
 

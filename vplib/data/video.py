@@ -204,31 +204,6 @@ def stream_frames(
             yield convert(frame)
 
 
-def picked_frames(
-    source: bytes | Path,
-    picked: Int[np.ndarray, " N"],
-    *,
-    name: str,
-    resolution: int | None = None,
-    enlarge: bool = False,
-    max_pixels: int = PIXELS,
-) -> Iterator[RGB]:
-    """Those of the frames of `decode` whose numbers are `picked` (ascending), one by one: of a video
-    of any length, in any container, in one pass and in little memory.
-
-    Raises VideoError when a damaged frame is reached, or if there are fewer frames.
-    """
-    with opened(source, name, max_pixels) as (container, stream):
-        convert = _converter(stream, name, resolution, enlarge, max_pixels)
-        frames = enumerate(decoded(container, stream, name))
-        for number in picked.tolist():
-            frame = next((frame for place, frame in frames if place == number), None)
-            if frame is None:
-                problem = f"ends before frame {number} of its index"
-                raise VideoError(name, problem, containers.REPLACE)
-            yield convert(frame)
-
-
 def probe(source: bytes | Path, *, name: str, max_pixels: int = PIXELS) -> Probe:
     """Facts about a video without decoding more than its first frame.
 

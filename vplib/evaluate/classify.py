@@ -12,9 +12,9 @@ from jaxtyping import Array, Float, Float16, Int, UInt8
 
 from vplib import files
 from vplib.data import pipeline
-from vplib.evaluate import heads, windows
+from vplib.evaluate import heads, over_time
 from vplib.evaluate.heads import Probe
-from vplib.evaluate.windows import Along
+from vplib.evaluate.over_time import Along
 from vplib.model import checkpoints, frozen
 from vplib.model.encoders import VideoClassifier, VideoEncoder, pixels
 from vplib.progress import Progress
@@ -162,12 +162,12 @@ def along(
     """A function of a video file of any length: the probability of each class in each of its
     windows of `length` seconds, one every `stride` seconds, computed in `dtype`.
 
-    It raises as `windows.along`.
+    It raises as `over_time.along`.
     """
     run = partial(_probabilities, *frozen.apart(classifier, dtype), dtype=dtype)
     batch = 1 if jax.default_backend() == "cpu" else BATCH
     reading = view(classifier.encoder) | dict(length=length, stride=stride, batch=batch)
-    return lambda path: windows.along(
+    return lambda path: over_time.along(
         run, Path(path), name=str(path), encoder="the classifier", **reading
     )
 
