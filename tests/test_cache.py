@@ -22,7 +22,6 @@ from vplib.evaluate.cache import Cache, CacheError, OnDisk
 from vplib.model import checkpoints
 
 WEIGHTS = {"weights": "of a test", "dtype": "float32"}
-BROKEN = (2, 7)  # of ten clips; the last ones of a batch and of all are such
 
 
 def frames(videos):
