@@ -22,10 +22,23 @@ from beartype import BeartypeConf, beartype  # noqa: E402
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))
 jaxtyping.install_import_hook("vplib", "conftest.typechecker")
 
+import jax  # noqa: E402
 import nbformat  # noqa: E402
 import pytest  # noqa: E402
 
 from vplib import paths  # noqa: E402
+
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget():
+    """Drop compiled programs before their parts of memory are more than Linux allows a process
+    (65,530; the next compilation would end it).
+    """
+    yield
+    if MAPS.exists() and MAPS.read_text().count("\n") > 30_000:
+        jax.clear_caches()
 
 
 @pytest.fixture
