@@ -152,7 +152,7 @@ def deltas(results: pd.DataFrame) -> pd.DataFrame:
     return both[columns].sort_values("delta", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def average(scores: Mapping[str, float], groups: Sequence[Sequence[str]]) -> float:
+def average(scores: Mapping[str, float] | pd.Series, groups: Sequence[Sequence[str]]) -> float:
     """Mean over groups of tasks of the groups' means; a group that lacks a score does not count."""
     known = [group for group in groups if all(name in scores for name in group)]
     return float(np.mean([np.mean([scores[name] for name in group]) for group in known]))
