@@ -117,7 +117,7 @@ def read(path: str | Path) -> dict[str, np.ndarray]:
     Raises CheckpointError when it is missing, something else, damaged, or not of finite numbers.
     """
     path = Path(path)
-    if path.is_dir():
+    if (path / "config.json").is_file():
         weights = _of_folder(path)
         _finite(weights, path)
         return weights
