@@ -214,6 +214,7 @@ def test_a_step_in_two_parts_is_one_step(tmp_path):
         ("frozen", {}, "frozen is no adaptation of an encoder: choose adapter or end_to_end"),
         ("end_to_end", {"blocks": 5}, "the last 5 blocks .* encoder has 4: take from 1"),
         ("adapter", {"heads": 3}, "3 heads do not divide a width of 16"),
+        ("adapter", {"accumulate": 3}, "a batch of 8 clips has no 3 equal parts: choose adapt"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(tmp_path, adaptation, change, message):

@@ -127,6 +127,7 @@ DIVISIBLE = (
     ("stage1.image_batch", "optim.accumulate"),
     ("stage2.batch", "optim.accumulate"),
     ("lit.batch", "optim.accumulate"),
+    ("adapt.batch", "adapt.accumulate"),
     ("lit.image_batch", "optim.accumulate"),
 )
 

@@ -18,7 +18,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jax.sharding import Mesh
 from jaxtyping import Array, Float, Float16, PyTree, UInt8
 
 from vplib.data import labelled
@@ -69,10 +68,7 @@ def read(
     """What a head of clips, or one of boxes, says of tokens."""
     if "rows" not in batch:
         return head(tokens)
-    y, x = batch["rows"], batch["columns"]
-    image = tokens.reshape(len(tokens), -1, y.shape[-1], x.shape[-1], tokens.shape[-1]).mean(1)
-    regions = jnp.einsum("bmyh,bmxw,bhwd->bmyxd", y, x, image).max((2, 3))
-    return head(jnp.concatenate([regions, tokens], 1))
+    return head(boxes.beside(tokens, batch["rows"], batch["columns"]))
 
 
 def loss(
@@ -117,7 +113,6 @@ def tune(
     remat: bool = False,
     accumulate: int = 1,
     dtype: str = "float32",
-    mesh: Mesh | None = None,
     title: str = "adaptation",
 ) -> tuple[VideoEncoder, Probe | BoxProbe]:
     """Encoder and head after `steps` batches of `arrays` {video, target[, rows, columns]}.
@@ -125,14 +120,16 @@ def tune(
     `adapter` has bottlenecks of width `inner` in all blocks; of `end_to_end` the last `blocks`
     learn (all for None, and then patches and positions, too), each with `layer_decay` times the
     learning rate of the one after it. The head is that of frozen tokens: `heads` of a summed
-    `width`, standardised by the tokens with which training begins. A state is kept every `every` steps. AdamW, cosine decay after 5%
-    warm-up; a stopped training goes on in `out`, as in `loop.fit`, with its errors and `identity`.
-    A step takes its batch in `accumulate` parts.
+    `width`, standardised by the tokens with which training begins. AdamW, cosine decay after 5%
+    warm-up. A state is kept every `every` steps, from which a stopped training goes on in `out`, as
+    in `loop.fit`, with its errors and `identity`. A step takes its batch, at most all clips, in
+    `accumulate` parts.
 
-    Raises ValueError for another adaptation, more blocks than there are, and heads that do not
-    divide their width.
+    Raises ValueError for another adaptation, more blocks than there are, heads that do not divide
+    their width, and a batch that the parts do not divide.
     """
     check(sizes, adaptation, heads=heads, width=width, blocks=blocks)
+    batch = _batch(min(batch, len(arrays["target"])), accumulate)
     rngs = nnx.Rngs(seed)
     head = _head(encoder, arrays, heads, width, classes, dtype, rngs)
     if adaptation == "adapter":
@@ -158,7 +155,6 @@ def tune(
         seed=seed,
         out=out,
         identity=identity,
-        mesh=mesh,
         frozen=frozen,
         accumulate=accumulate,
         every=every,
@@ -169,6 +165,15 @@ def tune(
     configure(network)
     last(network, sizes, None)
     return network, tuning.head
+
+
+def _batch(clips: int, parts: int) -> int:
+    if clips % parts:
+        raise ValueError(
+            f"a batch of {clips} clips has no {parts} equal parts: choose adapt.batch and "
+            "adapt.accumulate so that it has"
+        )
+    return clips
 
 
 def _share() -> dict[str, int]:

@@ -62,6 +62,17 @@ def samples(
     return y, x
 
 
+def beside(
+    tokens: Float[Array, "B S D"], y: Float[Array, "B M 7 H"], x: Float[Array, "B M 7 W"]
+) -> Float[Array, "B N D"]:
+    """`regions` of the boxes of `samples` (y, x) before all tokens, for gradients to flow through:
+    what a head of boxes takes.
+    """
+    image = tokens.reshape(len(tokens), -1, y.shape[-1], x.shape[-1], tokens.shape[-1]).mean(1)
+    found = jnp.einsum("bmyh,bmxw,bhwd->bmyxd", y, x, image).max((2, 3))
+    return jnp.concatenate([found, tokens], 1)
+
+
 class CrossAttention(nnx.Module):
     """One ordinary layer of queries that look at tokens, which stay: q + attention(norm q, norm
     tokens), then + MLP(norm). `inner` is the summed width of the heads (`width` unless given).

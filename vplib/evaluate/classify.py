@@ -104,7 +104,8 @@ def save(
     *,
     encoder: str,
 ) -> None:
-    """Write `classifier.npz`, in the released layout where that has such a model, and `classes.json`: a name a logit, and whose
+    """Write `classifier.npz`, in the released layout where that has such a model, and
+    `classes.json`: a name a logit, and whose
     `encoder` it is, in words.
     """
     folder = Path(folder)

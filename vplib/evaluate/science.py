@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped, UInt8
@@ -299,10 +298,7 @@ class Specialist(nnx.Module):
         tokens = tokens.reshape(clips, count // self.frames, *tokens.shape[1:]).mean(1)
         if not samples:
             return self.head(tokens)
-        y, x = samples
-        image = tokens.reshape(clips, self.frames, y.shape[-1], x.shape[-1], -1).mean(1)
-        regions = jnp.einsum("bmyh,bmxw,bhwd->bmyxd", y, x, image).max((2, 3))
-        return self.head(jnp.concatenate([regions, tokens], 1))
+        return self.head(boxes.beside(tokens, *samples))
 
 
 def specialist(
