@@ -132,6 +132,15 @@ def test_the_single_frame_baseline_sees_the_middle_frame_alone():
     assert (still(videos) != still(np.roll(videos, 1, axis=1))).any((1, 2)).all()
 
 
+def test_late_fusion_sees_every_frame_as_an_image_of_its_own():
+    videos, encoder = toy.batch(0, clips=2)["video"], toy.encoder()
+    run = features.tokens_by_images_of(encoder)
+    found = np.asarray(run(videos)).reshape(2, 3, 9, -1)
+    assert (np.asarray(run(videos[:, ::-1])).reshape(found.shape) == found[:, ::-1]).all()
+    image = jax.jit(lambda x: encoder(pixels(x), crop=True))  # as stage 1 sees it
+    assert toy.close(found[:, 1].astype(np.float32), image(videos[:, 1:2]), 1e-2)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_weights_laid_out_once_are_the_same_model(dtype):
     encoder, videos = toy.encoder(), toy.batch(0, clips=2)["video"]

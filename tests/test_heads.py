@@ -1,5 +1,7 @@
 """Probes find what is there and nothing else."""
 
+from functools import partial
+
 import numpy as np
 import optax
 import pytest
@@ -92,3 +94,21 @@ def test_heads_have_the_width_that_is_asked_for_or_are_refused():
     assert probe.atten_pooler.pooling_attention.query.w.shape == (16, 3, 8)
     with pytest.raises(ValueError, match="3 heads do not divide a width of 16"):
         heads.train_probe(*planted(64, 0, 4.0), seed=0, **RECIPE | {"heads": 3})
+
+
+def test_a_head_of_late_fusion_knows_which_frame_a_token_is_of():
+    """Two things in two frames, in this order or the other: of tokens that know nothing of time."""
+
+    def ordered(clips: int, seed: int):
+        rng = np.random.default_rng(seed)
+        tokens, labels = rng.normal(size=(clips, 2, 3, 16)), rng.integers(2, size=clips)
+        rows = np.arange(clips)
+        tokens[rows, labels, rng.integers(3, size=clips), 0] += 8
+        tokens[rows, 1 - labels, rng.integers(3, size=clips), 1] += 8
+        return tokens.reshape(clips, 6, 16).astype(np.float16), labels
+
+    train, test = ordered(512, 0), ordered(256, 1)
+    late = partial(heads.LateFusion, frames=2)
+    recipe = dict(classes=2, epochs=40)
+    assert right(train, test, head=late, **recipe) > 0.9
+    assert right(train, test, **recipe) < 0.65

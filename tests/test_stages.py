@@ -35,7 +35,8 @@ PAPER = dict(
     normalise_targets=False,
     step=0,
 )
-SETTINGS = tuple({*PAPER, "shuffle_warmup"} - {"step"})
+OFF = {"shuffle_warmup": 0, "visible_only": False, "targets": "tokens", "image_teacher": False}
+SETTINGS = tuple({*PAPER, *OFF} - {"step"})
 loss1 = jax.jit(stage1_loss, static_argnames="drop_ratio")
 compare = jax.jit(distil, static_argnames=SETTINGS)
 

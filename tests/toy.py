@@ -64,7 +64,9 @@ def stage1(seed: int = 0, **changes) -> Stage1:
     return Stage1(video_text(seed, **changes))
 
 
-def stage2(seed: int = 0, *, local_loss: bool = True, global_loss: bool = True) -> Stage2:
+def stage2(
+    seed: int = 0, *, local_loss: bool = True, global_loss: bool = True, pixels: bool = False
+) -> Stage2:
     return filled(
         lambda: Stage2(
             encoder(),
@@ -72,6 +74,7 @@ def stage2(seed: int = 0, *, local_loss: bool = True, global_loss: bool = True) 
             teacher=SIZES,
             local_loss=local_loss,
             global_loss=global_loss,
+            pixels=pixels,
             rngs=nnx.Rngs(0),
         ),
         seed,

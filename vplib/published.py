@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from vplib import figures, paths, results
 from vplib.figures import BLUE, DARK, MID, OURS, PALETTE
 
-SCALES = ("smoke", "lesson", "study", "paper")  # the dial, from small to large
+SCALES = ("smoke", "lesson", "sweep", "study", "paper")  # the dial, from small to large
 
 
 FAMILIES = {

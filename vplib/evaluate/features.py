@@ -22,7 +22,14 @@ from vplib.data.text import Tokenizer
 from vplib.data.video import PIXELS, VideoError
 from vplib.evaluate.cache import Cache, InMemory, OnDisk, Rows
 from vplib.model import checkpoints, frozen
-from vplib.model.encoders import VideoClassifier, VideoEncoder, VideoText, normalise, pixels
+from vplib.model.encoders import (
+    VideoClassifier,
+    VideoEncoder,
+    VideoText,
+    by_images,
+    normalise,
+    pixels,
+)
 from vplib.progress import Progress
 
 
@@ -243,6 +250,13 @@ def tokens_of(encoder: VideoEncoder, dtype: str = "float32") -> Callable:
     return partial(_tokens, *frozen.apart(encoder, dtype), dtype=dtype)
 
 
+def tokens_by_images_of(encoder: VideoEncoder) -> Callable:
+    """Tokens of every frame as an image of its own, as an encoder of images gives them (late
+    fusion): see `heads.LateFusion`.
+    """
+    return partial(_tokens, *frozen.apart(encoder, "float32"), dtype="float32", images=True)
+
+
 def single_frame_tokens_of(encoder: VideoEncoder) -> Callable:
     """Tokens of the clip's middle frame shown in every frame: what appearance alone can tell."""
     return of_middle_frame(tokens_of(encoder))
@@ -266,11 +280,16 @@ def embeddings_of(model: VideoText) -> Callable:
 # Weights are arguments of these: one program serves all encoders of a size.
 
 
-@partial(jax.jit, static_argnames=("graph", "dtype"))
+@partial(jax.jit, static_argnames=("graph", "dtype", "images"))
 def _tokens(
-    graph: nnx.GraphDef, weights: nnx.State, video: UInt8[Array, "B T S S 3"], dtype: str
+    graph: nnx.GraphDef,
+    weights: nnx.State,
+    video: UInt8[Array, "B T S S 3"],
+    dtype: str,
+    images: bool = False,
 ) -> Float16[Array, "B N D"]:
-    return frozen.together(graph, weights)(pixels(video, dtype)).astype("float16")
+    encoder, seen = frozen.together(graph, weights), pixels(video, dtype)
+    return (by_images(encoder, seen) if images else encoder(seen)).astype("float16")
 
 
 @jax.jit

@@ -58,6 +58,24 @@ class Probe(nnx.Module):
         return self.projection(self.atten_pooler(x))
 
 
+class LateFusion(Probe):
+    """A probe of tokens that an encoder of images gives for each of `frames`, frame by frame: each
+    frame's get a learned vector of its own before the pooling, else nothing tells their order.
+
+    Source: VideoGLUE (arXiv:2307.03166), appendix C.2, of image models.
+    """
+
+    def __init__(self, mean: Float[np.ndarray, " D"], *args, frames: int, **kwargs):
+        super().__init__(mean, *args, **kwargs)
+        self.temporal_pos_emb = nnx.Param(jnp.zeros((frames, len(mean))))
+
+    def __call__(self, tokens: Float[Array, "B S D"]) -> Float[Array, "B K"]:
+        frames = len(self.temporal_pos_emb[...])
+        time = jnp.repeat(self.temporal_pos_emb[...], tokens.shape[1] // frames, axis=0)
+        # In the units of standardised tokens, which `Probe` makes of these.
+        return super().__call__(tokens.astype(jnp.float32) + self.deviation[...] * time)
+
+
 def train_probe(
     tokens: Float[np.ndarray | Rows, "C S D"],
     targets: Shaped[np.ndarray, "C ..."],

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from vplib.model.encoders import patchify
+
 
 def contrastive(
     video: Float[Array, "B E"],
@@ -57,3 +59,27 @@ def cosine_distance(
     student, teacher = student.astype(jnp.float32), teacher.astype(jnp.float32)
     norms = jnp.square(student).sum(-1) * jnp.square(teacher).sum(-1)
     return 1 - (student * teacher).sum(-1) * jax.lax.rsqrt(norms + 1e-12)
+
+
+def squared_error(
+    student: Float[Array, "*A D"], target: Float[Array, "*A D"]
+) -> Float[Array, "*A"]:
+    """Mean over D of the squared difference, in float32."""
+    return jnp.square(student.astype(jnp.float32) - target.astype(jnp.float32)).mean(-1)
+
+
+def normalised_patches(
+    video: Float[Array, "B T H W 3"], patch: int, *, tubelet: int = 1
+) -> Float[Array, "B S P"]:
+    """Pixels of each patch of `tubelet` frames, as (frame, row, column, colour): of each colour
+    minus its mean over the patch, over its deviation there.
+
+    Our models have patches of one frame, so the targets have the grid of their tokens; VideoMAE's
+    have two. Source: VideoMAE (github.com/MCG-NJU/VideoMAE), engine_for_pretraining.py.
+    """
+    x = patchify(video.astype(jnp.float32), patch)
+    b, t, n, values = x.shape
+    x = x.reshape(b, t // tubelet, tubelet, n, values).swapaxes(2, 3)
+    x = x.reshape(b, t // tubelet * n, tubelet * values // 3, 3)
+    x = x - x.mean(2, keepdims=True)
+    return (x / (x.std(2, ddof=1, keepdims=True) + 1e-6)).reshape(*x.shape[:2], -1)

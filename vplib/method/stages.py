@@ -10,7 +10,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from vplib.method.losses import contrastive, cosine_distance
+from vplib.method.losses import contrastive, cosine_distance, normalised_patches, squared_error
 from vplib.method.masking import draw_mask, random_visible, shuffle_orders, visible_count
 from vplib.model.encoders import (
     Transformer,
@@ -18,6 +18,7 @@ from vplib.model.encoders import (
     VideoEncoder,
     VideoText,
     by_frame,
+    by_images,
     pixels,
 )
 from vplib.model.layers import AttentionPool, Dense, lecun, permute
@@ -84,13 +85,13 @@ def stage1_loss(
 
 
 class LocalDecoder(nnx.Module):
-    """Predicts every teacher token from the visible tokens.
+    """Predicts every teacher token, or every patch of `pixels`, from the visible tokens.
 
     Mask token, shuffle and positions live at encoder width, before the projector (the paper's
     Table 11); positions are learnable, factorised over space and time (our choice).
     """
 
-    def __init__(self, sizes: Sizes, teacher: Sizes, *, rngs: nnx.Rngs):
+    def __init__(self, sizes: Sizes, teacher: Sizes, *, pixels: bool = False, rngs: nnx.Rngs):
         encoder, decoder = sizes.width, sizes.decoder
         places, frames = sizes.places, sizes.frames
         self.mask_token = nnx.Param(lecun(rngs.params(), (encoder,), encoder))
@@ -100,7 +101,8 @@ class LocalDecoder(nnx.Module):
         self.stack = Transformer(
             decoder.layers, decoder.width, decoder.heads, decoder.mlp, cap=None, rngs=rngs
         )
-        self.output = Dense(decoder.width, teacher.width, rngs=rngs)
+        outputs = 3 * sizes.patch**2 if pixels else teacher.width
+        self.output = Dense(decoder.width, outputs, rngs=rngs)
 
     def __call__(
         self,
@@ -108,6 +110,7 @@ class LocalDecoder(nnx.Module):
         visible: Int[Array, "B T N"],
         *,
         share: float | Float[Array, ""],
+        visible_only: bool = False,
         key: Array,
     ) -> Float[Array, "B S E"]:
         """Algorithm 1: repeat the mask token, concatenate, shuffle, add positions in raster order,
@@ -116,17 +119,28 @@ class LocalDecoder(nnx.Module):
         Positions mark output slots, not where a token came from: the decoder must place visible
         tokens by content. `share` of the slots exchange their tokens (see `shuffle_orders`): 1 in
         the paper, 0 as in an ordinary masked autoencoder, where every token is at its own place.
+        With `visible_only` there is nothing to repeat or to shuffle: S counts the visible tokens,
+        each at its own place.
         """
         b, v, d = seen.shape
         frames, tokens = self.temporal_pos_emb.shape[0], self.spatial_pos_emb.shape[0]
         s = frames * tokens
-        fill = jnp.broadcast_to(self.mask_token[...].astype(seen.dtype), (b, s - v, d))
-        x = jnp.concatenate([seen, fill], axis=1)  # B S D
-        order, inverse = shuffle_orders(key, visible, s, share)
-        x = permute(x, order, inverse)
         positions = self.temporal_pos_emb[...][:, None] + self.spatial_pos_emb[...]  # T N D
-        x = x + positions.reshape(s, d).astype(x.dtype)
+        positions = positions.reshape(s, d).astype(seen.dtype)
+        if visible_only:
+            x = seen + positions[in_raster(visible, tokens)]
+        else:
+            fill = jnp.broadcast_to(self.mask_token[...].astype(seen.dtype), (b, s - v, d))
+            x = jnp.concatenate([seen, fill], axis=1)  # B S D
+            order, inverse = shuffle_orders(key, visible, s, share)
+            x = permute(x, order, inverse) + positions
         return self.output(self.stack(self.projector(x)))
+
+
+def in_raster(visible: Int[Array, "B T V"], places: int) -> Int[Array, "B T*V"]:
+    """Numbers of visible tokens among all of a clip of `places` tokens a frame, in order."""
+    frame = places * jnp.arange(visible.shape[1])[:, None]
+    return (visible + frame).reshape(len(visible), -1)
 
 
 class GlobalDecoder(nnx.Module):
@@ -157,11 +171,12 @@ class Stage2(nnx.Module):
         teacher: Sizes,
         local_loss: bool,
         global_loss: bool,
+        pixels: bool = False,
         rngs: nnx.Rngs,
     ):
         self.encoder = encoder
         if local_loss:
-            self.local_decoder = LocalDecoder(sizes, teacher, rngs=rngs)
+            self.local_decoder = LocalDecoder(sizes, teacher, pixels=pixels, rngs=rngs)
         if global_loss:
             self.global_decoder = GlobalDecoder(sizes, teacher, rngs=rngs)
 
@@ -182,6 +197,10 @@ def start(
     return teacher, nnx.clone(model.vision_encoder)
 
 
+# Of predicted tokens or patches from what `stage2.targets` names.
+DISTANCES = {"tokens": cosine_distance, "pixels": squared_error}
+
+
 def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     """Each channel of each clip to mean 0 and deviation 1 over the clip's tokens: what all of them
     share is gone.
@@ -191,6 +210,19 @@ def instance_normalise(tokens: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
     x = tokens.astype(jnp.float32)
     x = x - x.mean(1, keepdims=True)
     return (x / (x.std(1, keepdims=True) + 1e-3)).astype(tokens.dtype)
+
+
+def teacher_tokens(
+    teacher: VideoText | VideoEncoder,
+    video: Float[Array, "B T H W 3"],
+    *,
+    frames_alone: bool = False,
+) -> Float[Array, "B S E"]:
+    """Tokens of a frozen teacher that sees the whole clip, or with `frames_alone` each frame as an
+    image of its own, as stage 1 sees images: such tokens know nothing of motion.
+    """
+    encoder = getattr(teacher, "vision_encoder", teacher)
+    return jax.lax.stop_gradient(by_images(encoder, video) if frames_alone else encoder(video))
 
 
 def distil(
@@ -204,6 +236,9 @@ def distil(
     shuffle_warmup: int = 0,
     masked_only: bool,
     normalise_targets: bool,
+    targets: str = "tokens",
+    visible_only: bool = False,
+    image_teacher: bool = False,
     dtype=jnp.float32,
     key: Array,
     step: Int[Array, ""] | int,
@@ -212,11 +247,14 @@ def distil(
     weights; in [0, 4].
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked,
-    in raster order (`masked_only` restricts it to masked ones: an ablation). With
+    in raster order (`masked_only` restricts it to masked ones, `visible_only` to visible ones:
+    ablations). With
     `normalise_targets` it asks for what tells a clip's tokens apart and leaves what they share to
     the global loss (our choice, for small runs: LOG.md). The share of slots that `shuffle_tokens`
     shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
     the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper).
+    Two more ablations: `targets` "pixels" asks for `normalised_patches` by mean squared error, and
+    an `image_teacher` sees `frames_alone`.
     Which terms exist is fixed by the decoders of `stage`: the global one needs a teacher with a
     pooler (see `start`).
 
@@ -227,24 +265,36 @@ def distil(
     """
     video = pixels(batch["video"], dtype)
     b, t = video.shape[:2]
-    encoder = getattr(teacher, "vision_encoder", teacher)
-    tokens = jax.lax.stop_gradient(encoder(video))  # B S E
+    tokens = None
+    if targets == "tokens" or hasattr(stage, "global_decoder"):
+        tokens = teacher_tokens(teacher, video, frames_alone=image_teacher)  # B S E
     k_mask, k_shuffle = jax.random.split(key)
     grid = stage.encoder.grid
     drawn = draw_mask(mask, mask_ratio, k_mask, batch=b, frames=t, grid=grid)
     seen, visible = stage.encoder(video, visible=drawn), by_frame(drawn, t)
     loss, numbers, compared = jnp.zeros(()), {}, {"visible": visible, "seen": seen}
     if hasattr(stage, "local_decoder"):
-        target = instance_normalise(tokens) if normalise_targets else tokens
+        if targets == "pixels":
+            target = normalised_patches(video, stage.encoder.patch)
+        else:
+            target = instance_normalise(tokens) if normalise_targets else tokens
         share = float(shuffle_tokens)
         if shuffle_tokens and shuffle_warmup:
             share = jnp.minimum(step / shuffle_warmup, 1.0)
-        predicted = stage.local_decoder(seen, visible, share=share, key=k_shuffle)
-        distance = cosine_distance(predicted, target)  # B S
-        masked = 1 - jax.nn.one_hot(visible, grid * grid).sum(2).reshape(b, -1)  # B S
-        over_masked = (distance * masked).sum() / masked.sum()
-        local = over_masked if masked_only else distance.mean()
-        loss, numbers = loss + local, numbers | {"local": local, "local_masked": over_masked}
+        predicted = stage.local_decoder(
+            seen, visible, share=share, visible_only=visible_only, key=k_shuffle
+        )
+        if visible_only:
+            own = in_raster(visible, grid * grid)[..., None]
+            target, masked = jnp.take_along_axis(target, own, axis=1), jnp.zeros(own.shape[:2])
+        else:
+            masked = 1 - jax.nn.one_hot(visible, grid * grid).sum(2).reshape(b, -1)  # B S
+        distance = DISTANCES[targets](predicted, target)  # B S
+        numbers["local"] = local = distance.mean()
+        if not visible_only:
+            numbers["local_masked"] = over_masked = (distance * masked).sum() / masked.sum()
+            local = over_masked if masked_only else local
+        loss = loss + local
         compared |= {"local": predicted, "local_target": target, "masked": masked}
     if hasattr(stage, "global_decoder"):
         target = jax.lax.stop_gradient(teacher.pool(tokens))  # B E

@@ -14,11 +14,11 @@ def stack_operations(layers: int, tokens: int, keys: int, width: int, hidden: in
     return layers * tokens * (8 * width**2 + 4 * width * hidden + 4 * keys * width)
 
 
-def encoder_operations(sizes: Sizes, places: int) -> float:
-    """Of one clip with `places` tokens a frame, on which its temporal attention depends: see
-    `VideoEncoder._by_place`."""
+def encoder_operations(sizes: Sizes, places: int, *, tube: bool = False) -> float:
+    """Of one clip with `places` tokens a frame, on which its temporal attention depends unless they
+    are a `tube`, the same in every frame: see `VideoEncoder._by_place`."""
     tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
-    keys = sizes.frames if places == sizes.places else 3 * sizes.frames
+    keys = sizes.frames if tube or places == sizes.places else 3 * sizes.frames
     return (
         2 * tokens * 3 * sizes.patch**2 * width
         + stack_operations(sizes.spatial_layers, tokens, places, width, hidden)

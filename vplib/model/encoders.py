@@ -203,6 +203,14 @@ class VideoEncoder(nnx.Module):
         return permute(x.reshape(b, t * v, d), inverse, order)
 
 
+def by_images(encoder: VideoEncoder, video: Float[Array, "B T H W 3"]) -> Float[Array, "B S D"]:
+    """Tokens of each frame as an image of its own, as stage 1 sees images; all frames of a clip one
+    after the other. They know nothing of motion."""
+    b, t, *frame = video.shape
+    tokens = encoder(video.reshape(b * t, 1, *frame), crop=True)
+    return tokens.reshape(b, -1, tokens.shape[-1])
+
+
 def sinusoids(length: int, width: int) -> Float[Array, "L D"]:
     """Fixed positions: sines then cosines at timescales from 1 to 10,000."""
     rates = jnp.exp(-jnp.arange(width // 2) * (jnp.log(10_000.0) / max(width // 2 - 1, 1)))

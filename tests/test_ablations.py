@@ -1,0 +1,194 @@
+"""Overlays of conf/ablation: what each one changes in the losses, and what baselines cost."""
+
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toy
+from flax import nnx
+from omegaconf import OmegaConf
+from test_stages import PAPER, SETTINGS, FixedTeacher, compare, exchange
+
+from vplib import config, paths
+from vplib.method import compute, stages
+from vplib.method.losses import cosine_distance, normalised_patches
+from vplib.method.masking import visible_count
+from vplib.model.encoders import VideoEncoder, VideoText, pixels
+from vplib.model.sizes import Sizes
+
+KEY = jax.random.key(0)
+GOLDEN = json.loads((paths.ROOT / "tests/golden/evaluation/videomae_targets.json").read_text())
+BASELINES = ("single_frame", "stage1_continued", "videomae", "umt")
+
+
+def composed(ablation: str, scale: str):
+    """Both trainings' configurations in one."""
+    words = f"ablation={ablation} scale={scale}"
+    both = [config.check(name, words) for name in ("20_stage1", "30_stage2")]
+    return OmegaConf.merge(*(OmegaConf.to_container(one, resolve=True) for one in both))
+
+
+# --- an image teacher ----------------------------------------------------------------------------
+
+
+def test_an_image_teacher_sees_each_frame_alone_as_stage_1_sees_images():
+    teacher, video = toy.video_text(1), pixels(jnp.asarray(toy.batch(0, clips=2)["video"]))
+    look = jax.jit(stages.teacher_tokens, static_argnames="frames_alone")
+    alone = look(teacher, video, frames_alone=True).reshape(2, 3, 9, -1)
+    for frame in range(3):
+        image = jax.jit(partial(teacher.vision_encoder, crop=True))(video[:, frame : frame + 1])
+        assert toy.close(alone[:, frame], image, 1e-5)
+    other = look(teacher, video.at[:, 1].set(0.5), frames_alone=True).reshape(2, 3, 9, -1)
+    assert (other[:, [0, 2]] == alone[:, [0, 2]]).all() and (other[:, 1] != alone[:, 1]).any()
+    assert not toy.close(look(teacher, video).reshape(alone.shape), alone, 1e-2)
+    _, _, compared = compare(
+        toy.stage2(), toy.batch(0, clips=2), teacher, **PAPER, image_teacher=True, key=KEY
+    )
+    assert toy.close(compared["local_target"], alone.reshape(2, 27, -1), 1e-5)
+    assert toy.close(compared["global_target"], teacher.pool(alone.reshape(2, 27, -1)), 1e-5)
+
+
+# --- visible tokens alone ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seen_alone():
+    """Of a teacher that always says the same: what is compared of a clip, of one with other pixels
+    at its masked places, and of one with others at its visible places."""
+    batch = toy.batch(0, clips=2)
+    run = partial(
+        compare, toy.stage2(global_loss=False), teacher=FixedTeacher(2), visible_only=True, key=KEY
+    )
+    found = run(batch, **PAPER)
+    visible = found[2]["visible"]
+    others = [
+        run({"video": exchange(batch["video"], visible, masked=masked)}, **PAPER)
+        for masked in (True, False)
+    ]
+    return found, *others
+
+
+def test_visible_tokens_alone_are_predicted_each_from_its_own_place(seen_alone):
+    (loss, numbers, compared), masked, seen = seen_alone
+    assert numbers.keys() == {"local"}  # there is no other place to speak of
+    assert masked[0] == loss != seen[0]
+    places = np.asarray(compared["visible"]) + 9 * np.arange(3)[:, None]
+    tokens = np.asarray(FixedTeacher(2).tokens[...])
+    target = np.take_along_axis(tokens, places.reshape(2, -1, 1), axis=1)
+    assert (compared["local_target"] == target).all()
+    distance = cosine_distance(compared["local"], jnp.asarray(target))
+    assert float(loss) == pytest.approx(float(distance.mean()), abs=1e-6)
+
+
+def test_visible_tokens_carry_the_positions_of_their_places():
+    decoder = toy.filled(lambda: stages.LocalDecoder(toy.SIZES, toy.SIZES, rngs=nnx.Rngs(0)))
+    space, time = decoder.spatial_pos_emb[...], decoder.temporal_pos_emb[...]
+    seen = jnp.zeros((1, 6, 16))
+    visible = jnp.array([[[0, 8], [3, 4], [1, 2]]])
+    run = jax.jit(lambda seen, visible: decoder(seen, visible, share=0, visible_only=True, key=KEY))
+    own = jnp.stack([space[p] + time[t] for t in range(3) for p in np.asarray(visible[0, t])])
+    assert toy.close(
+        run(seen, visible), decoder.output(decoder.stack(decoder.projector(own[None]))), 1e-5
+    )
+
+
+# --- pixels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+def test_targets_are_videomaes(case):
+    video = jnp.asarray(case["video_thwc"])[None]
+    found = normalised_patches(video, case["patch"], tubelet=case["tubelet"])[0]
+    if case["normalised"]:
+        assert abs(found - np.array(case["targets"])).max() < 1e-5
+    else:  # what is normalised are these pixels, in this order
+        raw = np.array(case["targets"]).reshape(*found.shape[:1], -1, 3)
+        mean, deviation = raw.mean(1, keepdims=True), raw.std(1, ddof=1, keepdims=True)
+        assert abs(found - ((raw - mean) / (deviation + 1e-6)).reshape(found.shape)).max() < 1e-5
+
+
+@pytest.mark.parametrize("case", GOLDEN["masks"], ids=lambda case: str(case["size"]))
+def test_tubes_hide_as_much_as_videomaes(case):
+    _, rows, columns = case["size"]
+    assert visible_count(rows * columns, case["ratio"]) == case["visible_per_frame"]
+
+
+def test_patches_are_asked_for_by_their_squared_error_and_no_teacher_is():
+    class Nobody(VideoText):
+        def __init__(self):
+            pass
+
+    stage, batch = toy.stage2(global_loss=False, pixels=True), toy.batch(0, clips=2)
+    run = partial(compare, stage, batch, Nobody(), targets="pixels", key=KEY)
+    loss, numbers, compared = run(**PAPER)
+    target = normalised_patches(pixels(jnp.asarray(batch["video"])), 4)
+    assert compared["local"].shape == target.shape == (2, 27, 48)
+    assert toy.close(compared["local_target"], target, 1e-5)
+    error = jnp.square(compared["local"] - target).mean(-1)
+    assert float(loss) == pytest.approx(float(error.mean()), rel=1e-5)
+    hidden = float((error * compared["masked"]).sum() / compared["masked"].sum())
+    assert float(numbers["local_masked"]) == pytest.approx(hidden, rel=1e-5)
+    assert float(run(**PAPER | {"masked_only": True})[0]) == pytest.approx(hidden, rel=1e-5)
+
+
+# --- overlays ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [one for one in config.groups()["ablation"] if one != "none"])
+def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
+    lines = (paths.CONF / "ablation" / f"{name}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_" and lines[1].startswith("# ") and len(lines[1]) > 40
+    cfg, plain = composed(name, "smoke"), composed("none", "smoke")
+    changed = [stage for stage in ("stage1", "stage2") if cfg[stage] != plain[stage]]
+    assert len(changed) == 1 or (cfg.data != plain.data and not changed)
+    sizes = Sizes.of(cfg.model, vocabulary=24)
+
+    def stage2(rngs):
+        own = {key: cfg.stage2[key] for key in ("local_loss", "global_loss")}
+        own["pixels"] = cfg.stage2.targets == "pixels"
+        return stages.Stage2(VideoEncoder(sizes, rngs=rngs), sizes, teacher=sizes, **own, rngs=rngs)
+
+    def loss(key, video):
+        rngs = nnx.Rngs(key)
+        stage, teacher = stage2(rngs), VideoText(sizes, rngs=rngs)
+        run = partial(stages.stage2_loss, **{key: cfg.stage2[key] for key in SETTINGS})
+        run = partial(run, key=key, step=0)
+        return nnx.value_and_grad(lambda stage: run(stage, {"video": video}, teacher)[0])(stage)
+
+    shape = (2, sizes.frames, sizes.size, sizes.size, 3)
+    value, _ = jax.eval_shape(loss, KEY, jax.ShapeDtypeStruct(shape, "uint8"))
+    assert value.shape == ()
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_baselines_cost_what_both_stages_cost(name):
+    plain, cfg = composed("none", "sweep"), composed(name, "sweep")
+    mix = plain.data.corpora
+    images = mix.webli / sum(mix.values())
+    first, second = compute.stage1(plain, images=images), compute.stage2(plain)
+    if cfg.stage1.continues:
+        cost = first + compute.stage1(cfg, images=images)
+    elif name == "single_frame":
+        cost = compute.stage1(cfg, images=images)
+    elif cfg.stage2.targets == "pixels":  # no teacher
+        cost = compute.stage2(cfg)
+    else:
+        cost = first + compute.stage2(cfg)
+    assert cost == pytest.approx(first + second, rel=0.01)
+
+
+def test_operations_are_those_that_a_compiler_counts():
+    """Of models without repeated layers: of a loop it counts one turn."""
+    settings = {**composed("none", "smoke").stage2, "mask": "tube", "batch": 8}
+    stage, teacher, batch = toy.stage2(), toy.video_text(1), toy.batch(0)
+    run = partial(stages.stage2_loss, **{key: settings[key] for key in SETTINGS}, step=0)
+
+    def loss(stage, video, key):
+        return run(stage, {"video": video}, teacher, key=key)[0]
+
+    lowered = jax.jit(jax.grad(loss)).lower(stage, jnp.asarray(batch["video"]), KEY)
+    counted = lowered.cost_analysis()["flops"]
+    assert counted == pytest.approx(compute.stage2_step(toy.SIZES, settings), rel=0.25)
