@@ -40,7 +40,7 @@ verify: setup ## rerun the main job (seed 0) and compare its results with the co
 	@$(BIN)/python -m vplib.reproduce verify lesson
 
 test: setup ## all tests, every notebook included, in a fresh temporary folder
-	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider; status=$$?; rm -rf "$$tmp"; exit $$status
+	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder; status=$$?; rm -rf "$$tmp"; exit $$status
 
 test-extras: .venv-extras/.ok ## tests that need PyTorch, OpenVINO and a compiler for TPUs (installs gigabytes into .venv-extras)
 	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py

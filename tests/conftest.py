@@ -13,6 +13,10 @@ from pathlib import Path
 os.environ["VPLIB_OUT"] = tempfile.mkdtemp(prefix="vplib-")
 os.environ.setdefault("NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# What one test compiled, no other compiles again, nor a kernel, nor (xdist) the other process.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["VPLIB_OUT"] + "/compiled")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 atexit.register(shutil.rmtree, os.environ["VPLIB_OUT"], ignore_errors=True)
 
 import jaxtyping  # noqa: E402
@@ -29,6 +33,11 @@ import pytest  # noqa: E402
 from vplib import paths  # noqa: E402
 
 MAPS = Path("/proc/self/maps")
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    """The file that takes longest comes first, so that of two processes none waits for it at the end."""
+    items.sort(key=lambda item: item.path.name != "test_notebooks.py")
 
 
 @pytest.fixture(scope="module", autouse=True)
