@@ -262,7 +262,8 @@ def _set(cfg: DictConfig, item: Override, name: str, uses: list[str]) -> None:
     key, known, given = item.key_or_group, _leaves(cfg), f"given {_cut(item.input_line)}"
     section, inside = key.split(".")[0], [leaf for leaf in known if leaf.startswith(f"{key}.")]
     if inside and key not in rules.OPEN:
-        raise ConfigError(f"{key} is a section, {given}: set its keys, {', '.join(inside)}")
+        some = [*inside[:8], *([f"{len(inside) - 8} more"] if len(inside) > 8 else [])]
+        raise ConfigError(f"{key} is a section, {given}: set its keys, {', '.join(some)}")
     if key not in known and key not in rules.OPEN:
         own = [leaf for leaf in known if leaf.split(".")[0] in uses or "." not in leaf]
         raise ConfigError(f"{name} has no key '{_cut(key)}'{_nearest(key, own)}, {given}")

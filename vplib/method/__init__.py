@@ -1,5 +1,5 @@
 """The method, in one evening.
 
-Read stages first (both stages, from a batch to the loss), then masking and losses, and lit
-(the text side of a locked encoder).
+Read stages first (both stages, from a batch to the loss), then masking and losses, lit (the text
+side of a locked encoder) and compute (what a training costs).
 """
