@@ -423,6 +423,19 @@ def prompts(kind: str, value: str) -> list[str]:
     ]
 
 
+def bound(scene: Scene) -> list[dict]:
+    """Questions about what the one thing looks like that moves so, where others move otherwise."""
+    things = scene.objects
+    if scene.interaction or len({thing.motion for thing in things}) < max(len(things), 2):
+        return []
+    return [
+        {"question": f"what {what} is the object that {_does(thing.motion)}?", "answer": answer}
+        | {"kind": "bound"}
+        for thing in things
+        for what, answer in (("colour", thing.colour), ("shape", thing.shape))
+    ]
+
+
 def questions(scene: Scene, starts: np.ndarray) -> list[dict]:
     """Questions with one-phrase answers. `starts`: x, y of every object at first, frame sides."""
     things = scene.objects

@@ -1,10 +1,10 @@
 """Every family of evaluation under its name: who writes its videos, and what is true of them."""
 
 from vplib.data.shards import Shards
-from vplib.world import animals, arrow, corpora, records, untrimmed
+from vplib.world import animals, arrow, asking, corpora, records, untrimmed
 from vplib.world.scenes import EVALS
 
-NAMES = (*EVALS, *untrimmed.FAMILIES, *animals.FAMILIES, "arrow")
+NAMES = (*EVALS, *untrimmed.FAMILIES, *animals.FAMILIES, "arrow", "asked")
 
 
 def source(
@@ -24,6 +24,8 @@ def source(
         return animals.Animals(corpus, count, **look)
     if family == "arrow":
         return arrow.Arrow(corpus, count, **look)
+    if family == "asked":
+        return asking.Asked(corpus, count, **look)
     raise ValueError(f"unknown family {family!r}: choose one of {', '.join(NAMES)}")
 
 
@@ -36,4 +38,6 @@ def known(shards: Shards) -> corpora.Known | records.Known:
         return records.Known(shards, animals.truth)
     if family == "arrow":
         return records.Known(shards, arrow.truth)
+    if family == "asked":
+        return records.Known(shards, asking.truth)
     return corpora.Known(shards)
