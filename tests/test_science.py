@@ -260,6 +260,7 @@ def test_validation_chooses_and_the_test_part_is_asked_once_after_that():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(science, "outputs", outputs)
+        patch.setattr(science, "probabilities", lambda head, part, encoder: np.array([head]))
         found = science.asked(
             fit,
             *parts.values(),
@@ -276,12 +277,41 @@ def test_validation_chooses_and_the_test_part_is_asked_once_after_that():
     ]
     assert [one["chosen"] for one in found.tried] == [False, True, False]
     assert found.setting == dict(rate=0.1)
-    assert found.head == 0.1 and found.answers.scores().tolist() == [0, 0]
+    assert found.said == [0.1] and found.answers.scores().tolist() == [0, 0]
     with pytest.raises(ValueError, match="several settings need a validation part"):
         settings = [dict(rate=1), dict(rate=2)]
         science.asked(
             fit, parts["train"], None, parts["test"], encoders=["x"], settings=settings, seeds=[0]
         )
+
+
+def test_what_was_asked_is_not_asked_again(tmp_path):
+    part, file, calls = clips("test"), tmp_path / "state" / "kabr-x.npz", []
+
+    def make():
+        calls.append(len(calls))
+        rng = np.random.default_rng(calls[-1])
+        answers = tasks.Answers(part.task, rng.random((2, 12, 3)), part.truth, part.classes)
+        return science.Asked(
+            answers, rng.random((12, 3)), {"steps": 3}, [{"steps": 3, "chosen": True}]
+        )
+
+    def same(one, other):
+        return (
+            (one.answers.outputs == other.answers.outputs).all()
+            and one.answers.task is other.answers.task
+            and (one.answers.scores() == other.answers.scores()).all()
+            and (one.said == other.said).all()
+            and (one.setting, one.tried) == (other.setting, other.tried)
+        )
+
+    first = science.kept(file, "a", part, make)
+    assert same(science.kept(file, "a", part, make), first) and calls == [0]
+    other = science.kept(file, "b", part, make)  # of other weights, say
+    assert calls == [0, 1] and not same(other, first)
+    file.write_bytes(file.read_bytes()[:-200])  # as a copy may be
+    assert not same(science.kept(file, "b", part, make), other) and calls == [0, 1, 2]
+    assert [one.name for one in file.parent.iterdir()] == ["kabr-x.npz"]
 
 
 def test_frozen_head_and_specialist_learn_from_the_same_labels_under_the_same_head(monkeypatch):

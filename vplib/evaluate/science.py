@@ -6,8 +6,11 @@ and `asked` trains heads on one, chooses among settings on another, and answers 
 Source of forms and metrics: VideoPrism (arXiv:2402.13217), section 4.4 and appendix H.
 """
 
+import json
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Shaped, UInt8
 from scipy import special
 
+from vplib import files
 from vplib.evaluate import boxes, ceilings, heads, metrics, multilayer, precision, windows
 from vplib.evaluate.boxes import BoxProbe
 from vplib.evaluate.features import Features
@@ -363,12 +367,12 @@ def outputs(head: nnx.Module, part: Part, encoder: str) -> np.ndarray:
 
 
 class Asked(NamedTuple):
-    """Answers for a test part, the head of the first seed, the setting they have, and how every
-    setting did on validation.
+    """Answers for a test part, `probabilities` of the head of the first seed there, the setting they
+    have, and how every setting did on validation.
     """
 
     answers: Answers
-    head: nnx.Module
+    said: np.ndarray
     setting: Mapping
     tried: list[dict]
 
@@ -405,7 +409,40 @@ def asked(
         ]
     others = zip(seeds[1:], encoders[1:], strict=True)
     trained = [first[best], *(head(seed, of, settings[best]) for seed, of in others)]
-    return Asked(_answers(test, trained, encoders), trained[0], settings[best], tried)
+    said = probabilities(trained[0], test, encoders[0])
+    return Asked(_answers(test, trained, encoders), said, settings[best], tried)
+
+
+def kept(file: Path, identity: str, test: Part, make: Callable[[], Asked]) -> Asked:
+    """What `make` finds about `test`, which takes minutes, or what it found when it was last called
+    for this `file` with the same `identity`: a digest of all that decides it. A killed process loses
+    no more than what it was asking.
+
+    Raises FileError if the file cannot be written.
+    """
+    if (found := _read(file, identity)) is None:
+        found = make()
+        told = {"identity": identity, "setting": found.setting, "tried": found.tried}
+        files.folder(file.parent)
+        with files.replacing(file) as temporary, temporary.open("wb") as place:
+            outputs = found.answers.outputs
+            np.savez(place, outputs=outputs, said=found.said, told=json.dumps(told))
+        return found
+    arrays, told = found
+    answers = Answers(test.task, arrays["outputs"], test.truth, test.classes)
+    return Asked(answers, arrays["said"], told["setting"], told["tried"])
+
+
+def _read(file: Path, identity: str) -> tuple[Mapping[str, np.ndarray], dict] | None:
+    """The arrays of a file that `kept` wrote, and what it says beside; None for any other."""
+    try:
+        with np.load(file) as arrays:
+            told = json.loads(str(arrays["told"]))
+            if told["identity"] == identity:
+                return {name: arrays[name] for name in ("outputs", "said")}, told
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # none, or damaged
+    return None
 
 
 def _answers(part: Part, trained: Sequence, encoders: Sequence[str]) -> Answers:
