@@ -5,6 +5,9 @@ BIN := .venv/bin
 # The same as in vplib/environment.py (a test compares). Two threads, everywhere, unless you say otherwise (make reproduce NPROC=8).
 export NPROC ?= 2
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
+export JAX_COMPILATION_CACHE_DIR ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/vplib/compiled
+export JAX_COMPILATION_CACHE_MAX_SIZE ?= 2000000000
+export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS ?= 0.1
 ifeq ($(shell uname -m),x86_64)
 export XLA_FLAGS ?= --xla_cpu_max_isa=AVX2 --xla_cpu_enable_platform_dependent_math=false
 export ONEDNN_MAX_CPU_ISA ?= AVX2

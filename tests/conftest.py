@@ -15,8 +15,7 @@ os.environ.setdefault("NPROC", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # What one test compiled, no other compiles again, nor a kernel, nor (xdist) the other process.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", os.environ["VPLIB_OUT"] + "/compiled")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
 atexit.register(shutil.rmtree, os.environ["VPLIB_OUT"], ignore_errors=True)
 
 import jaxtyping  # noqa: E402

@@ -20,6 +20,12 @@ VARIABLES = {
     # XLA gives its buffers back after every step: with small pages a small step on CPU takes 1.4
     # times as long (LOG.md). Huge pages where the system has them; ignored where there is no glibc.
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    # What was compiled once is read from there: the second start of a notebook takes half the time.
+    "JAX_COMPILATION_CACHE_DIR": str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vplib" / "compiled"
+    ),
+    "JAX_COMPILATION_CACHE_MAX_SIZE": "2000000000",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
 }
 JAXLIB = tuple(map(int, version("jaxlib").split(".")[:2]))
 # XLA ends a program over a flag that it does not know, as jaxlib 0.7 does not know the second one.
