@@ -66,6 +66,11 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("model.text_norm", _words("pre", "primer_hybrid")),
     ("model.aux_layers", _whole(0)),
     ("model.*", _whole(1)),
+    ("speaking.lm", _or_null(_text)),
+    ("speaking.share", _number(0, 1)),
+    ("speaking.mlp", _flag),
+    ("speaking.captions.*", _number(0)),
+    ("speaking.models.*.* speaking.queries speaking.vocabulary speaking.length", _whole(1)),
     ("data.kind", _words("world", "folder", "webdataset")),
     ("data.corpora.*", _number(0)),
     ("data.mixing", _words("alternating", "plain")),
@@ -107,11 +112,13 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("gtad.* boxes.* views.*", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
-OPEN = ("data.corpora", "data.tasks", "data.families")
+OPEN = ("data.corpora", "data.tasks", "data.families", "speaking.models", "speaking.captions")
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),
     ("lit.warmup", "lit.steps"),
+    ("speaking.warmup", "speaking.steps"),
+    ("speaking.reading.warmup", "speaking.reading.steps"),
     ("stage2.shuffle_warmup", "stage2.steps"),
 )
 DIVISIBLE = (
@@ -122,6 +129,7 @@ DIVISIBLE = (
     ("model.decoder.width", "model.decoder.heads"),
     ("optim.checkpoint_every", "optim.every"),
     ("optim.checkpoint_every", "lit.every"),
+    ("optim.checkpoint_every", "speaking.every"),
     ("stage1.batch", "stage1.loss_chunk"),
     ("stage1.image_batch", "stage1.loss_chunk"),
     ("lit.batch", "lit.loss_chunk"),

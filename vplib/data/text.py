@@ -7,7 +7,7 @@ import re
 import string
 import textwrap
 import urllib.request
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -51,6 +51,22 @@ def check(texts: Iterable[str], *, size: int) -> None:
     _check(_lines(texts), size)
 
 
+def train_words(texts: Iterable[str], path: Path, *, size: int) -> None:
+    """Write a SentencePiece model whose pieces are whole words, the `size` most frequent, for
+    `Words`. Pad, which ends what a language model says, is 0. Raises ValueError when no text has a
+    word, and FileError when `path` cannot be written.
+    """
+    lines = [plain(text) for text in texts]
+    if not any(lines):
+        raise ValueError("no text has any words: a vocabulary cannot be trained; give some texts")
+    files.write(Path(path), _trained(lines, size, model_type="word"))
+
+
+def plain(text: str) -> str:
+    """`canonical` without its full stop."""
+    return canonical(text)[:-1]
+
+
 def _lines(texts: Iterable[str]) -> list[str]:
     """Canonical texts as the trainer takes them: transcripts and the like on several lines."""
     lines = []
@@ -83,7 +99,7 @@ def _check(lines: list[str], size: int) -> None:
             ) from None
 
 
-def _trained(lines: list[str], size: int) -> bytes:
+def _trained(lines: list[str], size: int, **more) -> bytes:
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(lines),
@@ -96,6 +112,7 @@ def _trained(lines: list[str], size: int) -> bytes:
         unk_id=2,
         bos_id=-1,
         minloglevel=2,
+        **more,
     )
     return model.getvalue()
 
@@ -128,18 +145,35 @@ class Tokenizer:
         """How many texts have no piece that the vocabulary knows: a model sees nothing in them."""
         in_all = (self._pieces.piece_to_id(piece) for piece in ("▁", ".", "▁."))
         bare = {self._pieces.unk_id(), *in_all}
-        encoded = self._pieces.encode([canonical(text) for text in texts])
+        encoded = self.pieces([*texts])
         return sum(bare.issuperset(pieces) for pieces in encoded)
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, however many."""
+        return self._pieces.encode([canonical(text) for text in texts])
 
     def __call__(self, texts: list[str]) -> tuple[Int[np.ndarray, "B L"], Bool[np.ndarray, "B L"]]:
         """Ids and keep mask (False at padding); longer texts are cut; no end token, as released."""
         ids = np.zeros((len(texts), self.length), np.int32)
         keep = np.zeros((len(texts), self.length), bool)
-        for i, pieces in enumerate(self._pieces.encode([canonical(text) for text in texts])):
+        for i, pieces in enumerate(self.pieces(texts)):
             pieces = self._first + pieces
             n = min(len(pieces), self.length)
             ids[i, :n], keep[i, :n] = pieces[:n], True
         return ids, keep
+
+
+class Words(Tokenizer):
+    """The tokeniser of our language models: a piece a word, no full stop, and back to words."""
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text's words, however many; an unknown word is `unk`."""
+        return self._pieces.encode([plain(text) for text in texts])
+
+    def words(self, ids: Int[np.ndarray, "B L"]) -> list[str]:
+        """What rows of ids say, up to the first pad."""
+        rows = [row[: (row == 0).argmax()] if (row == 0).any() else row for row in ids]
+        return self._pieces.decode([row.tolist() for row in rows])
 
 
 def released_tokenizer(path: str | Path | None = None) -> Tokenizer:

@@ -1,0 +1,127 @@
+"""What a resampler and a language model say of clips, and how that is scored.
+
+Answers (`tasks.Answers`) hold a score a clip or question: CIDEr-D of a caption, or whether an answer
+is the true one; so bootstraps, tables and headline rows are those of every task.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Float, Float16, Int
+
+from vplib.data.spoken import END
+from vplib.data.text import Words
+from vplib.evaluate import answers, captioning
+from vplib.evaluate.tasks import Answers, Metric, Task
+from vplib.method import speaking
+from vplib.method.speaking import Speaker
+from vplib.model import decoders
+
+STEPS = 32  # tokens at most. Source: VideoPrism appendix G
+
+
+def _own(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    return outputs
+
+
+def _guess(outputs: np.ndarray, targets: np.ndarray) -> float:
+    return float(targets.mean())
+
+
+# Outputs are scores; targets are what guessing scores.
+CAPTIONING = Task({"cider": Metric(_own, _guess)}, _own)
+ANSWERING = Task({"top1": Metric(_own, _guess)}, _own)
+
+
+def said(
+    stage: Speaker,
+    lm: decoders.CausalLM,
+    words: Words,
+    tokens: Float16[np.ndarray, "C S E"],
+    rows: Int[np.ndarray, " N"],
+    prompts: Sequence[str],
+    *,
+    batch: int = 64,
+) -> list[str]:
+    """What is said after each prompt about the clip of its row: greedy, at most STEPS words.
+
+    Raises ValueError for a prompt without words, or longer than the context leaves room for.
+    """
+    found = []
+    for ids, keep, part in _batches(words, prompts, rows, batch):
+        found += words.words(np.asarray(_generate(stage, lm, tokens[part], ids, keep)))
+    return found[: len(prompts)]
+
+
+def ranked(
+    stage: Speaker,
+    lm: decoders.CausalLM,
+    words: Words,
+    tokens: Float16[np.ndarray, "C S E"],
+    rows: Int[np.ndarray, " N"],
+    prompts: Sequence[str],
+    candidates: Sequence[str],
+    *,
+    batch: int = 64,
+) -> Float[np.ndarray, "N K"]:
+    """Log-likelihoods, in nats, of candidates of one token each as what follows a prompt."""
+    columns = answers.answer_tokens(candidates, lambda text: words.pieces([text])[0])
+    found = [
+        np.asarray(_next(stage, lm, tokens[part], ids, keep))[:, columns]
+        for ids, keep, part in _batches(words, prompts, rows, batch)
+    ]
+    return np.concatenate(found)[: len(prompts)]
+
+
+def _batches(words: Words, prompts: Sequence[str], rows: Int[np.ndarray, " N"], batch: int):
+    """Ids of prompts, all of one shape, and the clips that they are about."""
+    pieces = words.pieces(prompts)
+    if empty := [number for number, one in enumerate(pieces) if not one]:
+        raise ValueError(f"prompt {empty[0]} is empty: give it words")
+    length = max(map(len, pieces))
+    for begin in range(0, len(pieces), batch):
+        some = pieces[begin : begin + batch]
+        some += some[-1:] * (batch - len(some))
+        ids = np.full((batch, length), END, np.int32)
+        for row, one in zip(ids, some, strict=True):
+            row[: len(one)] = one
+        keep = np.arange(length) < np.array(list(map(len, some)))[:, None]
+        part = rows[begin : begin + batch]
+        yield ids, keep, np.concatenate([part, np.repeat(part[-1:], batch - len(part))])
+
+
+@jax.jit
+def _generate(stage, lm, tokens, ids, keep):
+    prefix = speaking.prompted(stage, lm, tokens, ids, keep)
+    return decoders.generate(lm, *prefix, steps=STEPS, stop=END)
+
+
+@jax.jit
+def _next(stage, lm, tokens, ids, keep):
+    return decoders.next_log_probabilities(lm, *speaking.prompted(stage, lm, tokens, ids, keep))
+
+
+# --- scores --------------------------------------------------------------------------------------
+
+
+def captioned(found: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> Answers:
+    """CIDEr-D, 0 to 10 a clip, of what each seed's model says of the clips; words as `ptb_like`
+    makes them of both sides.
+
+    Rarity is that of these references, so scores compare only among models on the same clips.
+    """
+    known = [[captioning.ptb_like(text) for text in of] for of in references]
+    outputs = [
+        captioning.cider_d([captioning.ptb_like(text) for text in of], known) for of in found
+    ]
+    return Answers(CAPTIONING, np.stack(outputs), np.zeros(len(known)))
+
+
+def answered(
+    found: Sequence[Sequence[str]], truths: Sequence[str], chance: Sequence[float]
+) -> Answers:
+    """Whether each seed's answers are the true ones; `chance`: of each question, what guessing with
+    its text alone would get."""
+    outputs = [answers.exact_match(of, truths) for of in found]
+    return Answers(ANSWERING, np.stack(outputs), np.asarray(chance, float))

@@ -1,0 +1,74 @@
+"""Coupling a frozen video encoder to a frozen language model by one trained resampler.
+
+The tokens of a clip become a few vectors that stand before the words of a prompt, and the language
+model goes on from there. Source: VideoPrism (arXiv:2402.13217) section 4.3 and appendix G. What the
+paper leaves open is marked "our choice".
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from vplib.model.decoders import CausalLM, log_probabilities
+from vplib.model.resampler import Resampler
+
+
+class Speaker(nnx.Module):
+    """What is trained: the resampler alone. The encoder's tokens and the language model are given."""
+
+    def __init__(self, resampler: Resampler):
+        self.resampler = resampler
+
+
+def speaking_loss(
+    stage: Speaker,
+    batch: dict,
+    lm: nnx.Module,
+    *,
+    dtype=jnp.float32,
+    key: Array | None = None,
+    step: Int[Array, ""] | int = 0,
+):
+    """Mean cross-entropy, in nats a token, of what is to be said after a clip and a prompt; and
+    numbers to log.
+
+    A batch is {tokens (B,S,E) of the frozen encoder, ids (B,L), keep (B,L), said (B,L)}: `ids` are
+    a prompt and what follows it, an end token last; `said` marks the latter, and it alone counts.
+    All its tokens count alike, however long a text is (our choice). Nothing depends on `key` and
+    `step`, which `fit` gives every loss.
+    """
+    seen = stage.resampler(batch["tokens"].astype(dtype))
+    there = jnp.ones(seen.shape[:2], bool)
+    found, _ = log_probabilities(lm, seen, there, batch["ids"], batch["keep"])
+    loss = -(found * batch["said"]).sum() / jnp.maximum(batch["said"].sum(), 1)
+    return loss, {}
+
+
+def reading_loss(
+    lm: nnx.Module, batch: dict, *, key: Array | None = None, step: Int[Array, ""] | int = 0
+):
+    """The same of texts alone, prompts included: what the language model learns before it is frozen.
+
+    A batch is {ids (B,L), keep (B,L)}. The first token of a text has nothing before it to follow
+    from and does not count.
+    """
+    ids, keep = batch["ids"], batch["keep"]
+    none = jnp.zeros((len(ids), 0, lm.width)), jnp.zeros((len(ids), 0), bool)
+    found, counts = log_probabilities(lm, *none, ids, keep)
+    return -found.sum() / jnp.maximum(counts.sum(), 1), {}
+
+
+def prompted(
+    stage: Speaker,
+    lm: CausalLM,
+    tokens: Float[Array, "B S E"],
+    ids: Int[Array, "B L"],
+    keep: Bool[Array, "B L"],
+) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
+    """The clip as vectors, then the words of a prompt as the language model embeds them, and which
+    of all are there: what `decoders.generate` goes on from.
+    """
+    seen = stage.resampler(tokens.astype(jnp.float32))
+    words = lm.embed(ids).astype(seen.dtype)
+    there = jnp.ones(seen.shape[:2], bool)
+    return jnp.concatenate([seen, words], 1), jnp.concatenate([there, keep], 1)
