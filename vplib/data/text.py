@@ -170,6 +170,11 @@ class Words(Tokenizer):
         """Ids of each text's words, however many; an unknown word is `unk`."""
         return self._pieces.encode([plain(text) for text in texts])
 
+    def unknown_words(self, text: str) -> list[str]:
+        """Words of a text that are no piece."""
+        found = dict.fromkeys(plain(text).split())
+        return [word for word in found if self._pieces.piece_to_id(f"▁{word}") == self._pieces.unk_id()]
+
     def words(self, ids: Int[np.ndarray, "B L"]) -> list[str]:
         """What rows of ids say, up to the first pad."""
         rows = [row[: (row == 0).argmax()] if (row == 0).any() else row for row in ids]

@@ -1,10 +1,13 @@
 """A video's tokens as a few vectors that a language model takes for words."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from vplib.model import checkpoints
 from vplib.model.attention import HeadProjection, affine, attend, lecun, product
 from vplib.model.layers import FeedForward, LayerNorm, gelu
 
@@ -72,3 +75,23 @@ class Resampler(nnx.Module):
         # The same queries for every clip; attention wants as many as clips.
         q = jnp.broadcast_to(q, (len(tokens), *q.shape))
         return q, project(seen, self.key), project(seen, self.value)
+
+
+def load(path: str | Path) -> Resampler:
+    """The resampler of a weights file (`checkpoints.save`), of the sizes that its arrays show.
+
+    Raises CheckpointError for a file that cannot be read, of another model, or whose arrays do not
+    fit each other.
+    """
+    weights = checkpoints.read(path)
+    queries, key = weights.get("params/queries"), weights.get("params/key/w")
+    if queries is None or key is None or queries.ndim != 2 or key.ndim != 3:
+        raise checkpoints.CheckpointError(
+            f"{path} holds no resampler: give the file that 42_captioning_qa wrote"
+        )
+    count, width = queries.shape
+    sizes = (count, width, key.shape[0], key.shape[1])
+    mlp = any(name.startswith("params/ff_layer/") for name in weights)
+    model = nnx.eval_shape(lambda: Resampler(*sizes, mlp=mlp, rngs=nnx.Rngs(0)))
+    checkpoints.assign(model, weights, name=str(path))
+    return model

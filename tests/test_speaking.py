@@ -1,0 +1,206 @@
+"""A frozen encoder and a frozen language model with a trained bridge: what it learns, what it says."""
+
+import subprocess
+import sys
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+from flax import nnx
+
+from vplib import caption, paths
+from vplib.data import cached, spoken, text
+from vplib.evaluate import answers, speech
+from vplib.method import speaking
+from vplib.model import checkpoints, decoders, resampler
+from vplib.model.checkpoints import CheckpointError
+from vplib.model.resampler import Resampler
+from vplib.train import loop
+
+COLOURS = ("red", "green", "blue")
+ASK = "question: what colour is it? answer:"
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    path = tmp_path_factory.mktemp("words") / "words.model"
+    text.train_words([f"{ASK} {one}" for one in COLOURS] + ["caption: a thing"], path, size=100)
+    return text.Words(path, 32)
+
+
+def decoder(words, **changes) -> decoders.Decoder:
+    sizes = dict(width=16, layers=1, heads=2, mlp=32, vocabulary=words.size, context=80)
+    return decoders.Decoder(decoders.LanguageSizes(**sizes | changes), rngs=nnx.Rngs(0))
+
+
+def speaker(queries=2, **more) -> speaking.Speaker:
+    return speaking.Speaker(Resampler(queries, 16, 16, 2, **more, rngs=nnx.Rngs(1)))
+
+
+def clips(count: int, seed: int = 0):
+    """Tokens, one of which points in the direction of a colour, and the colour."""
+    rng = np.random.default_rng(seed)
+    tokens, colour = rng.normal(size=(count, 6, 16)), rng.integers(3, size=count)
+    tokens[np.arange(count), rng.integers(6, size=count)] += 8 * np.eye(16)[colour]
+    return tokens.astype(np.float16), [COLOURS[k] for k in colour]
+
+
+# --- texts ---------------------------------------------------------------------------------------
+
+
+def test_words_are_pieces_and_come_back(words):
+    (ids,) = words.pieces(["What colour is it?"])
+    assert len(ids) == 4 and words.words(np.array([[*ids, 0, 5, 0]])) == ["what colour is it"]
+    assert words.words(np.zeros((1, 3), int)) == [""]
+    assert words.unknown_words("What shape is it, Sir?") == ["shape", "sir"]
+    with pytest.raises(ValueError, match="no text has any words"):
+        text.train_words(["...", ""], paths.OUT / "none.model", size=10)
+
+
+def test_what_follows_a_prompt_is_marked_and_ends(words):
+    of = spoken.texts(words, [ASK, "caption:"], ["red", "a thing"], length=12)
+    for row, (prompt, said) in enumerate(((6, 2), (1, 3))):
+        assert of.keep[row].sum() == prompt + said == of.keep[row].nonzero()[0].max() + 1
+        assert of.said[row].nonzero()[0].tolist() == [*range(prompt, prompt + said)]
+        assert of.ids[row, prompt + said - 1] == spoken.END
+    assert words.words(of.ids) == ["question what colour is it answer red", "caption a thing"]
+    with pytest.raises(ValueError, match="which has no words: give it some"):
+        spoken.texts(words, [ASK], [" .. "], length=12)
+    with pytest.raises(
+        ValueError, match="has 8 words with its prompt and its end, and there is room for 7"
+    ):
+        spoken.texts(words, [ASK], ["red"], length=7)
+
+
+def test_items_are_texts_beside_the_tokens_of_their_clip(words):
+    tokens, _ = clips(3)
+    of = spoken.texts(words, [ASK] * 2, ["red", "blue"], length=10)
+    corpus = spoken.Spoken(of, tokens, np.array([2, 0]))
+    assert len(corpus) == 2 and (corpus[0]["tokens"] == tokens[2]).all()
+    assert (
+        set(corpus[1]) == {"tokens", "ids", "keep", "said"} and "tokens" not in spoken.Spoken(of)[0]
+    )
+    stream = cached.stream({"x": corpus}, {"x": 1.0}, steps=3, batch=2, mixing="plain", seed=0)
+    batch = next(stream)
+    assert batch["tokens"].shape == (2, 6, 16) and batch["said"].sum() == 4
+
+
+# --- losses --------------------------------------------------------------------------------------
+
+
+def test_the_loss_is_of_what_is_said_and_depends_on_prompt_and_clip(words):
+    stage, lm, (tokens, _) = speaker(), decoder(words), clips(2)
+    of = spoken.texts(words, [ASK, "caption:"], ["red", "a thing"], length=10)
+    batch = {"tokens": tokens, **of._asdict()}
+    loss = jax.jit(lambda batch: speaking.speaking_loss(stage, batch, lm)[0])
+    known = float(loss(batch))
+    seen = stage.resampler(jnp.float32(tokens))
+    there = jnp.ones(seen.shape[:2], bool)
+    each, _ = decoders.log_probabilities(lm, seen, there, jnp.asarray(of.ids), jnp.asarray(of.keep))
+    assert known == pytest.approx(-float((each * of.said).sum()) / of.said.sum(), rel=1e-5)
+    # Padding says nothing; the prompt and the clip do.
+    other = of.ids.copy()
+    other[~of.keep] = 3
+    assert float(loss(batch | {"ids": other})) == pytest.approx(known, abs=1e-6)
+    other = of.ids.copy()
+    other[0, 1] = 3
+    assert float(loss(batch | {"ids": other})) != pytest.approx(known, abs=1e-4)
+    assert float(loss(batch | {"tokens": tokens[::-1]})) != pytest.approx(known, abs=1e-4)
+
+
+def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path):
+    """By `fit`, to the end; a language model that has read that an answer is a colour."""
+    documents = [f"{ASK} {one}" for one in COLOURS]
+    read = spoken.texts(words, [""] * 3, documents, length=8)
+    lm = loop.fit(
+        decoder(words),
+        speaking.reading_loss,
+        cached.stream(
+            {"x": spoken.Spoken(read)}, {"x": 1.0}, steps=150, batch=3, mixing="plain", seed=0
+        ),
+        steps=150,
+        tx=optax.adamw(1e-2),
+        seed=0,
+        out=tmp_path / "lm",
+    )
+    before = checkpoints.digest(checkpoints.flatten(lm))
+    tokens, colours = clips(384)
+    fit = partial(loop.fit, steps=400, tx=optax.adamw(1e-2), seed=0, frozen=lm)
+    shown, right = clips(48, seed=1), {}
+    for name, scale in (("seen", 1.0), ("text only", 0.0)):
+        of = spoken.Spoken(
+            spoken.texts(words, [ASK] * 384, colours, length=8),
+            np.float16(scale) * tokens,
+            np.arange(384),
+        )
+        stage = fit(
+            speaker(),
+            speaking.speaking_loss,
+            cached.stream({"x": of}, {"x": 1.0}, steps=400, batch=32, mixing="plain", seed=0),
+            out=tmp_path / name,
+        )
+        told = np.float16(scale) * shown[0], np.arange(48), [ASK] * 48
+        found = speech.said(stage, lm, words, *told, batch=20)
+        ranks = speech.ranked(stage, lm, words, *told, COLOURS, batch=20)
+        right[name] = answers.exact_match(found, shown[1]).mean()
+        assert ranks.shape == (48, 3) and ranks.max() <= 0
+        assert answers.closed_top1(ranks, COLOURS, shown[1]).mean() >= right[name]
+    assert right["seen"] > 0.8 and right["text only"] < 0.6
+    assert checkpoints.digest(checkpoints.flatten(lm)) == before
+    with pytest.raises(ValueError, match="prompt 1 is empty"):
+        speech.said(stage, lm, words, tokens, np.arange(2), [ASK, ""])
+    with pytest.raises(ValueError, match="longer than the language model's context of 80"):
+        speech.said(stage, lm, words, tokens, np.arange(1), [" ".join(["red"] * 60)])
+
+
+# --- use -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def voice(tmp_path, words):
+    folder = tmp_path / "voice"
+    parts = {
+        "encoder": toy.encoder(),
+        "lm": decoder(words),
+        "resampler": speaker(mlp=True).resampler,
+    }
+    for name, part in parts.items():
+        checkpoints.save(part, folder / f"{name}.npz", half=True)
+    (folder / "words.model").write_bytes(words._pieces.serialized_model_proto())
+    return folder
+
+
+def test_what_42_leaves_speaks_of_any_video(voice, tmp_path):
+    from test_video import moving_square
+
+    from vplib.data import video
+
+    (tmp_path / "clip.mp4").write_bytes(video.encode(moving_square(), 10))
+    run = partial(subprocess.run, capture_output=True, text=True, cwd=paths.ROOT)
+    command = [sys.executable, "-m", "vplib.caption", "--voice", voice]
+    done = run(
+        [*command, tmp_path / "clip.mp4", tmp_path / "gone.mp4", "--ask", "what shape is it?"]
+    )
+    assert done.returncode == 1 and done.stdout.startswith(f"{tmp_path / 'clip.mp4'}: ")
+    assert "does not know shape" in done.stderr and "gone.mp4" in done.stderr
+    assert "Traceback" not in done.stderr
+    said = caption.load(voice).say(tmp_path / "clip.mp4", answers.prompt("what shape is it?"))
+    assert done.stdout.strip().endswith(f"clip.mp4: {said or '(nothing)'}")
+
+
+def test_a_voice_whose_parts_do_not_fit_is_one_sentence(voice, words):
+    assert isinstance(resampler.load(voice / "resampler.npz"), Resampler)
+    checkpoints.save(decoder(words, width=8), voice / "lm.npz")
+    with pytest.raises(
+        CheckpointError, match="are not of one model: .* copy all of them from one run"
+    ):
+        caption.load(voice)
+    (voice / "lm.npz").unlink()
+    with pytest.raises(CheckpointError, match="has no lm.npz: give the folder voice/"):
+        caption.load(voice)
+    with pytest.raises(CheckpointError, match="holds no resampler"):
+        resampler.load(voice / "encoder.npz")
