@@ -3,5 +3,5 @@
 Read video (files to frames), container (what a file says of itself), stream (some frames of a long
 one), standardize (one kind of file), sources (folders and archives), shards (random access),
 unlabelled (the same without captions), text (tokens), then pipeline (Grain), cached (batches of
-tokens) and labelled (of clips with targets).
+tokens), labelled (of clips with targets) and spoken (of clips with what is said of them).
 """
