@@ -33,20 +33,23 @@ def test_every_notebook_composes_with_every_option(name, out):
         assert (cfg.name, cfg.scale, cfg.ablation) == (name, choices["scale"], choices["ablation"])
 
 
+SIZES = ("width", "layers", "heads", "mlp")
+
+
 @pytest.mark.parametrize("group", ["model", "hardware", "scale", "ablation"])
 def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     """A key that only one option has is a misspelt one: overlays change settings, base.yaml
     declares them.
 
     But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of
-    another configuration.
+    another configuration; and for the sizes of language models, whose names are one's own.
     """
     # This notebook uses every section.
     (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")
     options = config.groups()[group]
     keys = [
         {*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))}
-        - {"model.text_norm"}
+        - {"model.text_norm", *(f"speaking.models.large.{size}" for size in SIZES)}
         for option in options
     ]
     assert keys == [keys[0]] * len(options)

@@ -30,6 +30,7 @@ COMMANDS = {
     "cards": {"model", "scores", "config"},
     "export": {"model", "cards", "shipped"},
     "predict": {"evaluate", "model", "data", "figures", "timelines"},
+    "caption": {"evaluate", "model", "data"},
     "shipped": {"model", "data", "results", "cards"},
 }
 OWNERS = {  # package -> the only modules that import it

@@ -37,8 +37,8 @@ def decoder(words, **changes) -> decoders.Decoder:
     return decoders.Decoder(decoders.LanguageSizes(**sizes | changes), rngs=nnx.Rngs(0))
 
 
-def speaker(queries=2, **more) -> speaking.Speaker:
-    return speaking.Speaker(Resampler(queries, 16, 16, 2, **more, rngs=nnx.Rngs(1)))
+def bridge_of(queries=2, **more) -> Resampler:
+    return Resampler(queries, 16, 16, 2, **more, rngs=nnx.Rngs(1))
 
 
 def clips(count: int, seed: int = 0):
@@ -93,12 +93,12 @@ def test_items_are_texts_beside_the_tokens_of_their_clip(words):
 
 
 def test_the_loss_is_of_what_is_said_and_depends_on_prompt_and_clip(words):
-    stage, lm, (tokens, _) = speaker(), decoder(words), clips(2)
+    bridge, lm, (tokens, _) = bridge_of(), decoder(words), clips(2)
     of = spoken.texts(words, [ASK, "caption:"], ["red", "a thing"], length=10)
     batch = {"tokens": tokens, **of._asdict()}
-    loss = jax.jit(lambda batch: speaking.speaking_loss(stage, batch, lm)[0])
+    loss = jax.jit(lambda batch: speaking.speaking_loss(bridge, batch, lm)[0])
     known = float(loss(batch))
-    seen = stage.resampler(jnp.float32(tokens))
+    seen = bridge(jnp.float32(tokens))
     there = jnp.ones(seen.shape[:2], bool)
     each, _ = decoders.log_probabilities(lm, seen, there, jnp.asarray(of.ids), jnp.asarray(of.keep))
     assert known == pytest.approx(-float((each * of.said).sum()) / of.said.sum(), rel=1e-5)
@@ -137,24 +137,24 @@ def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path
             np.float16(scale) * tokens,
             np.arange(384),
         )
-        stage = fit(
-            speaker(),
+        bridge = fit(
+            bridge_of(),
             speaking.speaking_loss,
             cached.stream({"x": of}, {"x": 1.0}, steps=400, batch=32, mixing="plain", seed=0),
             out=tmp_path / name,
         )
         told = np.float16(scale) * shown[0], np.arange(48), [ASK] * 48
-        found = speech.said(stage, lm, words, *told, batch=20)
-        ranks = speech.ranked(stage, lm, words, *told, COLOURS, batch=20)
+        found = speech.said(bridge, lm, words, *told, batch=20)
+        ranks = speech.ranked(bridge, lm, words, *told, COLOURS, batch=20)
         right[name] = answers.exact_match(found, shown[1]).mean()
         assert ranks.shape == (48, 3) and ranks.max() <= 0
         assert answers.closed_top1(ranks, COLOURS, shown[1]).mean() >= right[name]
     assert right["seen"] > 0.8 and right["text only"] < 0.6
     assert checkpoints.digest(checkpoints.flatten(lm)) == before
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        speech.said(stage, lm, words, tokens, np.arange(2), [ASK, ""])
+        speech.said(bridge, lm, words, tokens, np.arange(2), [ASK, ""])
     with pytest.raises(ValueError, match="longer than the language model's context of 80"):
-        speech.said(stage, lm, words, tokens, np.arange(1), [" ".join(["red"] * 60)])
+        speech.said(bridge, lm, words, tokens, np.arange(1), [" ".join(["red"] * 60)])
 
 
 # --- use -----------------------------------------------------------------------------------------
@@ -166,7 +166,7 @@ def voice(tmp_path, words):
     parts = {
         "encoder": toy.encoder(),
         "lm": decoder(words),
-        "resampler": speaker(mlp=True).resampler,
+        "resampler": bridge_of(mlp=True),
     }
     for name, part in parts.items():
         checkpoints.save(part, folder / f"{name}.npz", half=True)

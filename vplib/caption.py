@@ -16,7 +16,6 @@ from vplib.data import pipeline, text
 from vplib.data.spoken import CAPTION
 from vplib.data.video import VideoError
 from vplib.evaluate import answers, classify, features, speech
-from vplib.method.speaking import Speaker
 from vplib.model import checkpoints, decoders, resampler
 from vplib.model.checkpoints import CheckpointError
 
@@ -33,7 +32,7 @@ class Voice(NamedTuple):
 
     look: object
     view: dict[str, int]
-    stage: Speaker
+    bridge: resampler.Resampler
     lm: decoders.Decoder
     words: text.Words
 
@@ -43,7 +42,7 @@ class Voice(NamedTuple):
         clip = pipeline.read_clip(path, name=str(path), **self.view)[None]
         tokens = np.asarray(self.look(clip))
         (found,) = speech.said(
-            self.stage, self.lm, self.words, tokens, np.zeros(1, int), [prompt], batch=1
+            self.bridge, self.lm, self.words, tokens, np.zeros(1, int), [prompt], batch=1
         )
         return found
 
@@ -66,7 +65,7 @@ def load(folder: Path) -> Voice:
             f"{sizes[1]} wide with {sizes[2]} words, a resampler from {bridge.key.w.shape[0]} to "
             f"{bridge.queries.shape[1]}, and {words.size} words; copy all of them from one run"
         )
-    return Voice(features.tokens_of(encoder), classify.view(encoder), Speaker(bridge), lm, words)
+    return Voice(features.tokens_of(encoder), classify.view(encoder), bridge, lm, words)
 
 
 def main() -> None:

@@ -14,9 +14,8 @@ from vplib.data.spoken import END
 from vplib.data.text import Words
 from vplib.evaluate import answers, captioning
 from vplib.evaluate.tasks import Answers, Metric, Task
-from vplib.method import speaking
-from vplib.method.speaking import Speaker
-from vplib.model import decoders
+from vplib.model import decoders, resampler
+from vplib.model.resampler import Resampler
 
 STEPS = 32  # tokens at most. Source: VideoPrism appendix G
 
@@ -35,7 +34,7 @@ ANSWERING = Task({"top1": Metric(_own, _guess)}, _own)
 
 
 def said(
-    stage: Speaker,
+    bridge: Resampler,
     lm: decoders.CausalLM,
     words: Words,
     tokens: Float16[np.ndarray, "C S E"],
@@ -50,12 +49,12 @@ def said(
     """
     found = []
     for ids, keep, part in _batches(words, prompts, rows, batch):
-        found += words.words(np.asarray(_generate(stage, lm, tokens[part], ids, keep)))
+        found += words.words(np.asarray(_generate(bridge, lm, tokens[part], ids, keep)))
     return found[: len(prompts)]
 
 
 def ranked(
-    stage: Speaker,
+    bridge: Resampler,
     lm: decoders.CausalLM,
     words: Words,
     tokens: Float16[np.ndarray, "C S E"],
@@ -68,7 +67,7 @@ def ranked(
     """Log-likelihoods, in nats, of candidates of one token each as what follows a prompt."""
     columns = answers.answer_tokens(candidates, lambda text: words.pieces([text])[0])
     found = [
-        np.asarray(_next(stage, lm, tokens[part], ids, keep))[:, columns]
+        np.asarray(_next(bridge, lm, tokens[part], ids, keep))[:, columns]
         for ids, keep, part in _batches(words, prompts, rows, batch)
     ]
     return np.concatenate(found)[: len(prompts)]
@@ -92,14 +91,14 @@ def _batches(words: Words, prompts: Sequence[str], rows: Int[np.ndarray, " N"], 
 
 
 @jax.jit
-def _generate(stage, lm, tokens, ids, keep):
-    prefix = speaking.prompted(stage, lm, tokens, ids, keep)
+def _generate(bridge, lm, tokens, ids, keep):
+    prefix = resampler.prompted(bridge, lm, tokens, ids, keep)
     return decoders.generate(lm, *prefix, steps=STEPS, stop=END)
 
 
 @jax.jit
-def _next(stage, lm, tokens, ids, keep):
-    return decoders.next_log_probabilities(lm, *speaking.prompted(stage, lm, tokens, ids, keep))
+def _next(bridge, lm, tokens, ids, keep):
+    return decoders.next_log_probabilities(lm, *resampler.prompted(bridge, lm, tokens, ids, keep))
 
 
 # --- scores --------------------------------------------------------------------------------------

@@ -7,21 +7,14 @@ paper leaves open is marked "our choice".
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
-from vplib.model.decoders import CausalLM, log_probabilities
+from vplib.model.decoders import log_probabilities
 from vplib.model.resampler import Resampler
 
 
-class Speaker(nnx.Module):
-    """What is trained: the resampler alone. The encoder's tokens and the language model are given."""
-
-    def __init__(self, resampler: Resampler):
-        self.resampler = resampler
-
-
 def speaking_loss(
-    stage: Speaker,
+    bridge: Resampler,
     batch: dict,
     lm: nnx.Module,
     *,
@@ -37,7 +30,7 @@ def speaking_loss(
     All its tokens count alike, however long a text is (our choice). Nothing depends on `key` and
     `step`, which `fit` gives every loss.
     """
-    seen = stage.resampler(batch["tokens"].astype(dtype))
+    seen = bridge(batch["tokens"].astype(dtype))
     there = jnp.ones(seen.shape[:2], bool)
     found, _ = log_probabilities(lm, seen, there, batch["ids"], batch["keep"])
     loss = -(found * batch["said"]).sum() / jnp.maximum(batch["said"].sum(), 1)
@@ -56,19 +49,3 @@ def reading_loss(
     none = jnp.zeros((len(ids), 0, lm.width)), jnp.zeros((len(ids), 0), bool)
     found, counts = log_probabilities(lm, *none, ids, keep)
     return -found.sum() / jnp.maximum(counts.sum(), 1), {}
-
-
-def prompted(
-    stage: Speaker,
-    lm: CausalLM,
-    tokens: Float[Array, "B S E"],
-    ids: Int[Array, "B L"],
-    keep: Bool[Array, "B L"],
-) -> tuple[Float[Array, "B P D"], Bool[Array, "B P"]]:
-    """The clip as vectors, then the words of a prompt as the language model embeds them, and which
-    of all are there: what `decoders.generate` goes on from.
-    """
-    seen = stage.resampler(tokens.astype(jnp.float32))
-    words = lm.embed(ids).astype(seen.dtype)
-    there = jnp.ones(seen.shape[:2], bool)
-    return jnp.concatenate([seen, words], 1), jnp.concatenate([there, keep], 1)

@@ -5,10 +5,11 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from vplib.model import checkpoints
 from vplib.model.attention import HeadProjection, affine, attend, lecun, product
+from vplib.model.decoders import CausalLM
 from vplib.model.layers import FeedForward, LayerNorm, gelu
 
 
@@ -75,6 +76,22 @@ class Resampler(nnx.Module):
         # The same queries for every clip; attention wants as many as clips.
         q = jnp.broadcast_to(q, (len(tokens), *q.shape))
         return q, project(seen, self.key), project(seen, self.value)
+
+
+def prompted(
+    bridge: Resampler,
+    lm: CausalLM,
+    tokens: Float[Array, "B S D"],
+    ids: Int[Array, "B L"],
+    keep: Bool[Array, "B L"],
+) -> tuple[Float[Array, "B P D_lm"], Bool[Array, "B P"]]:
+    """The clip as vectors, then the words of a prompt as the language model embeds them, and which
+    of all are there: what `decoders.generate` goes on from.
+    """
+    seen = bridge(tokens.astype(jnp.float32))
+    words = lm.embed(ids).astype(seen.dtype)
+    there = jnp.ones(seen.shape[:2], bool)
+    return jnp.concatenate([seen, words], 1), jnp.concatenate([there, keep], 1)
 
 
 def load(path: str | Path) -> Resampler:
