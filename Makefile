@@ -43,7 +43,7 @@ test: setup ## all tests, every notebook included, in a fresh temporary folder
 	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder; status=$$?; rm -rf "$$tmp"; exit $$status
 
 test-extras: .venv-extras/.ok ## tests that need PyTorch, OpenVINO and a compiler for TPUs (installs gigabytes into .venv-extras)
-	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py
+	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py tests/test_public_lm.py
 
 .venv-extras/.ok: requirements.lock pyproject.toml
 	$(PY) -m venv --clear .venv-extras

@@ -1,9 +1,10 @@
-"""The losses of both stages, pure functions of arrays."""
+"""The losses of both stages, pure functions of arrays, and of language models."""
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
+from vplib.model.decoders import CausalLM, log_probabilities
 from vplib.model.encoders import patchify
 
 
@@ -83,3 +84,30 @@ def normalised_patches(
     x = x.reshape(b, t // tubelet * n, tubelet * values // 3, 3)
     x = x - x.mean(2, keepdims=True)
     return (x / (x.std(2, ddof=1, keepdims=True) + 1e-6)).reshape(*x.shape[:2], -1)
+
+
+def continuation(
+    lm: CausalLM,
+    prefix: Float[Array, "B P D"],
+    keep: Bool[Array, "B P"],
+    ids: Int[Array, "B L"],
+    ids_keep: Bool[Array, "B L"],
+) -> Float[Array, ""]:
+    """Mean cross-entropy, in nats, of the kept tokens that follow a prefix: a caption's after a
+    video and a prompt. Equal to the log of the vocabulary when all tokens are equally probable.
+
+    Tokens count alike, whatever the length of their text. Raises ValueError as `log_probabilities`.
+    Source: VideoPrism section 4.3 (autoregressive loss).
+    """
+    found, known = log_probabilities(lm, prefix, keep, ids, ids_keep)
+    return -found.sum() / jnp.maximum(known.sum(), 1)
+
+
+def next_token(
+    lm: CausalLM, ids: Int[Array, "B L"], keep: Bool[Array, "B L"], *, dtype=jnp.float32
+) -> Float[Array, ""]:
+    """`continuation` of nothing: what a language model learns from texts alone, computed in
+    `dtype`. The first token of a text is not counted; one before it, such as the stop token of the
+    text before, makes it count."""
+    nothing = jnp.zeros((len(ids), 0, lm.width), dtype)
+    return continuation(lm, nothing, keep[:, :0], ids, keep)
