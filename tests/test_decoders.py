@@ -14,7 +14,7 @@ from vplib.model.checkpoints import CheckpointError
 from vplib.model.decoders import CausalLM, Decoder, LanguageSizes
 from vplib.model.resampler import Resampler
 
-SIZES = LanguageSizes(width=16, layers=2, heads=2, mlp=32, vocabulary=24, context=20)
+SIZES = LanguageSizes(width=16, layers=2, heads=4, mlp=32, vocabulary=24, context=20)
 
 logits = jax.jit(lambda lm, embeddings, keep: lm(embeddings, keep))
 likelihood = jax.jit(decoders.log_likelihood)
@@ -191,7 +191,9 @@ def test_half_precision_says_nearly_the_same(lm):
     hidden = jax.eval_shape(lm.hidden, x.astype(jnp.bfloat16), keep)
     assert half.dtype == jnp.float32 and hidden.dtype == jnp.bfloat16
     assert 1e-4 < np.abs(np.asarray(half - whole)).max() < 0.1 * np.asarray(whole).std()
-    ids = decoders.generate(lm, x.astype(jnp.bfloat16), keep, steps=3, stop=0)
+    ids = jax.eval_shape(
+        lambda: decoders.generate(lm, x.astype(jnp.bfloat16), keep, steps=3, stop=0)
+    )
     assert ids.shape == (2, 3)
 
 
@@ -240,6 +242,8 @@ def speaker() -> Decoder:
     """Knows four texts by heart."""
     sizes = LanguageSizes(**{**vars(SIZES), "width": 32})
     new = jax.jit(lambda: Decoder(sizes, rngs=nnx.Rngs(0)))()
+    last = new.x_layers.self_attention.post.w[...]  # of variance 1 / (32 x twice the layers)
+    assert abs(last.std() * (32 * 4) ** 0.5 - 1) < 0.1
     model, values = fit(new, lambda m: losses.next_token(m, TEXTS, KEEP), steps=150, rate=0.01)
     assert abs(values[0] - np.log(24)) < 1  # a new one knows nothing
     # Which text it is shows in the first word alone: a quarter each.
@@ -262,7 +266,7 @@ def test_a_resampler_alone_makes_a_frozen_model_say_what_a_video_shows(speaker):
         return jnp.concatenate([resampler(videos), begin], axis=1)
 
     keep = jnp.ones((4, 5), bool)
-    resampler = Resampler(4, 32, 12, 2, rngs=nnx.Rngs(0))
+    resampler = toy.filled(lambda: Resampler(4, 32, 12, 2, rngs=nnx.Rngs(0)))
     resampler, values = fit(
         resampler,
         lambda r: losses.continuation(speaker, prefix(r), keep, told, told_keep),
@@ -270,7 +274,8 @@ def test_a_resampler_alone_makes_a_frozen_model_say_what_a_video_shows(speaker):
         rate=0.02,
     )
     assert values[-1] < 0.1 < values[0]
-    said = decoders.generate(speaker, prefix(resampler), keep, steps=7, stop=1)
+    say = jax.jit(lambda r: decoders.generate(speaker, prefix(r), keep, steps=7, stop=1))
+    said = say(resampler)
     assert said.tolist() == jnp.where(told_keep, told, 1).tolist()
     assert checkpoints.digest(checkpoints.flatten(speaker)) == before
 

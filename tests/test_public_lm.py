@@ -22,7 +22,7 @@ GEMMA = dict(
     num_key_value_heads=2,
     head_dim=6,
     max_position_embeddings=16,
-    rms_norm_eps=1e-5,
+    rms_norm_eps=0.01,
     rope_theta=100.0,
     hidden_act="gelu",
 )
@@ -68,8 +68,17 @@ def gemma_arrays(seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def noise(shapes: dict, prefix: str, seed: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    return {prefix + n: 0.5 * rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+    """Small vectors, which show what stands beside a variance, and big queries and keys, which show
+    whether their products are capped."""
+    rng, sizes = (
+        np.random.default_rng(seed),
+        {"wte": 0.02, "wpe": 0.02, "c_attn": 2.0, "q_proj": 2.0},
+    )
+    made = {}
+    for name, shape in shapes.items():
+        size = next((size for part, size in sizes.items() if part in name.split(".")), 0.5)
+        made[prefix + name] = size * rng.normal(size=shape).astype(np.float32)
+    return made
 
 
 def write(path, arrays: dict[str, np.ndarray]) -> None:
@@ -135,7 +144,7 @@ def gemma(w: dict[str, np.ndarray], ids) -> np.ndarray:
     w = {name.removeprefix("model."): x.astype(np.float64) for name, x in w.items()}
 
     def norm(x, name):
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-5) * (1 + w[f"{name}.weight"])
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.01) * (1 + w[f"{name}.weight"])
 
     def turn(x):
         """Pairs of dimensions as complex numbers."""
@@ -174,7 +183,7 @@ def test_it_equals_plain_numpy(kind, tmp_path):
     for row in range(3):
         ids = np.asarray(IDS)[row, np.asarray(KEEP)[row]]
         known = plain(arrays(), ids)
-        assert np.abs(found[row, np.asarray(KEEP)[row]] - known).max() < 1e-4
+        assert np.abs(found[row, np.asarray(KEEP)[row]] - known).max() < 1e-4 * known.std()
         for token in said[row]:
             assert token == plain(arrays(), ids)[-1].argmax()
             if token == 0:
@@ -231,25 +240,25 @@ def test_gpt2_is_our_decoder_in_a_file_of_ours_too(tmp_path):
 @pytest.mark.parametrize(
     ("told", "arrays", "message"),
     [
-        (dict(model_type="bert"), {}, "holds a model of type bert, and only gpt2 and gemma are kno"),
+        (dict(model_type="bert"), {}, "holds a model of type bert, and only gpt2 and gemma are"),
         ({}, {}, "holds a model of type None, and only"),
-        (dict(GPT2, activation_function="relu"), {}, "has activation_function=relu, and only gelu_n"),
-        (dict(GPT2, layer_norm_epsilon=1e-6), {}, "epsilon=1e-06, and only 1e-05 is computed here: "),
+        (dict(GPT2, activation_function="relu"), {}, "has activation_function=relu, and only gelu"),
+        (dict(GPT2, layer_norm_epsilon=1e-6), {}, "epsilon=1e-06, and only 1e-05 is computed"),
         (dict(GPT2, tie_word_embeddings=False), {}, "has tie_word_embeddings=False, and only True"),
         (dict(GEMMA, attention_bias=True), {}, "has attention_bias=True, and only False"),
         (dict(GEMMA, rope_parameters=dict(rope_type="linear")), {}, "has rope_type=linear, and on"),
-        (dict(GPT2, n_layer=3), {}, r"holds no gpt2 in .* \('h.2.attn.c_attn.weight' is missing\): "),
-        (dict(GPT2, n_layer=1), {}, r"in its released layout \(h.1.\S+ is unknown\): fetch it again"),
+        (dict(GPT2, n_layer=3), {}, r"holds no gpt2 in .* \('h.2.attn.c_attn.weight' is missing"),
+        (dict(GPT2, n_layer=1), {}, r"released layout \(h.1.\S+ is unknown\): fetch it again"),
         (dict(GPT2, n_head=3), {}, r"holds no gpt2 in its released layout \(cannot reshape"),
-        (GPT2, {"wpe.weight": np.zeros((16, 4))}, "emb_var is of shape .16, 4. and should be of .16, 8"),
-        (GPT2, {"h.0.new": np.zeros(1)}, r"holds no gpt2 .*\(h.0.new is unknown\)"),
+        (GPT2, {"wpe.weight": np.zeros((16, 4), "f4")}, "emb_var is of shape .16, 4. and "),
+        (GPT2, {"h.0.new": np.zeros(1, np.float32)}, r"holds no gpt2 .*\(h.0.new is unknown\)"),
         (dict(GEMMA, vocab_size=14), {}, "emb_var is of shape .13, 8. and should be of .14, 8."),
-        (GPT2, {"wte.weight": np.zeros(3, np.int8)}, "no readable .*numbers of type F8_E4M3 are none"),
+        (GPT2, {"wte.weight": np.zeros(3, np.int8)}, "no readable .*type F8_E4M3 are none"),
     ],
 )  # fmt: skip
 def test_other_models_are_one_sentence(tmp_path, told, arrays, message):
     known = {"gpt2": gpt2_arrays(), "gemma": gemma_arrays()}.get(told.get("model_type"), {})
-    new = {f"transformer.{n}": x.astype(np.float32 if x.dtype == float else x.dtype) for n, x in arrays.items()}  # fmt: skip
+    new = {f"transformer.{name}": value for name, value in arrays.items()}
     with pytest.raises(CheckpointError, match=message) as error:
         public_lm.load(folder(tmp_path, told, known | new))
     assert "\n" not in str(error.value)

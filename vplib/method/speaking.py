@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int
 
+from vplib.method.losses import next_token
 from vplib.model.decoders import log_probabilities
 from vplib.model.resampler import Resampler
 
@@ -45,7 +46,4 @@ def reading_loss(
     A batch is {ids (B,L), keep (B,L)}. The first token of a text has nothing before it to follow
     from and does not count.
     """
-    ids, keep = batch["ids"], batch["keep"]
-    none = jnp.zeros((len(ids), 0, lm.width)), jnp.zeros((len(ids), 0), bool)
-    found, counts = log_probabilities(lm, *none, ids, keep)
-    return -found.sum() / jnp.maximum(counts.sum(), 1), {}
+    return next_token(lm, batch["ids"], batch["keep"]), {}

@@ -46,8 +46,8 @@ def load(folder: str | Path, *, dtype: str = "float32") -> "Decoder | Gemma":
     kind = told.get("model_type")
     if kind not in known:
         raise CheckpointError(
-            f"{folder} holds a model of type {kind}, and only {' and '.join(known)} are known: give "
-            "another folder"
+            f"{folder} holds a model of type {kind}, and only {' and '.join(known)} are known: "
+            "give another folder"
         )
     try:
         model, weights = known[kind](told, named, folder)
@@ -87,7 +87,7 @@ def tokenizer(folder: str | Path):
         from tokenizers import Tokenizer
     except ImportError:
         raise ImportError(
-            "public tokenisers need the package: pip install tokenizers, or pip install -e '.[torch]'"
+            "public tokenisers need the package: pip install tokenizers, which '.[torch]' has too"
         ) from None
     try:
         return Tokenizer.from_file(str(path))
@@ -240,14 +240,14 @@ class Linear(nnx.Module):
 
 
 def rotate(
-    x: Float[Array, "B K N H"], positions: Int[Array, "B N"], slowest: float
+    x: Float[Array, "B K N H"], positions: Int[Array, "B N"], theta: float
 ) -> Float[Array, "B K N H"]:
-    """Rotary positions: dimensions i and i + H/2 turn together by position / slowest^(2i/H) radians.
+    """Rotary positions: dimensions i and i + H/2 turn by position / theta^(2i/H) radians.
 
     Source: RoFormer (arXiv:2104.09864), in the halved layout of Gemma.
     """
     half = x.shape[-1] // 2
-    angles = positions[:, None, :, None] * slowest ** (-jnp.arange(half) / half)  # B 1 N H/2
+    angles = positions[:, None, :, None] * theta ** (-jnp.arange(half) / half)  # B 1 N H/2
     cos, sin = jnp.cos(angles), jnp.sin(angles)
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     turned = [first * cos - second * sin, second * cos + first * sin]
@@ -263,7 +263,7 @@ class GemmaBlock(nnx.Module):
         *,
         size: int,
         shared: int,
-        slowest: float,
+        theta: float,
         epsilon: float,
         rngs: nnx.Rngs,
     ):
@@ -277,7 +277,7 @@ class GemmaBlock(nnx.Module):
         self.gate = Linear(width, sizes.mlp, rngs=rngs)
         self.up = Linear(width, sizes.mlp, rngs=rngs)
         self.down = Linear(sizes.mlp, width, rngs=rngs)
-        self.size, self.slowest = size, slowest
+        self.size, self.theta = size, theta
 
     def heads(
         self, x: Float[Array, "B N D"], positions: Int[Array, "B N"]
@@ -288,7 +288,7 @@ class GemmaBlock(nnx.Module):
             jnp.swapaxes(part(y).reshape(*y.shape[:-1], -1, self.size), -2, -3)
             for part in (self.query, self.key, self.value)
         )
-        q, k = (rotate(z, positions, self.slowest) for z in (q, k))
+        q, k = (rotate(z, positions, self.theta) for z in (q, k))
         return q * jnp.asarray(self.size**-0.5, q.dtype), k, v
 
     def rest(
@@ -366,7 +366,7 @@ def _gemma(told: dict, named: dict, folder: Path) -> tuple[Gemma, dict[str, np.n
     variant = dict(
         size=told["head_dim"],
         shared=told["num_key_value_heads"],
-        slowest=float(rotary["rope_theta"]),
+        theta=float(rotary["rope_theta"]),
         epsilon=float(told["rms_norm_eps"]),
     )
     return nnx.eval_shape(lambda: Gemma(sizes, rngs=nnx.Rngs(0), **variant)), weights
