@@ -41,11 +41,11 @@ def pytest_collection_modifyitems(items: list) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def _forget():
-    """Drop compiled programs before they take gigabytes, or more parts of memory than Linux allows a
-    process (65,530; the next compilation would end it). What is needed again comes from files.
+    """Drop compiled programs before their parts of memory are more than Linux allows a process
+    (65,530; the next compilation would end it).
     """
     yield
-    if MAPS.exists() and MAPS.read_text().count("\n") > 10_000:
+    if MAPS.exists() and MAPS.read_text().count("\n") > 30_000:
         jax.clear_caches()
 
 
