@@ -1,4 +1,4 @@
-"""Say what videos show, or answer a question about each: `python -m vplib.caption VIDEO ...`.
+"""Say what videos show, or answer a question about each: `python -m vplib.caption --voice FOLDER VIDEO ...`.
 
 Encoder, language model and resampler are those of a run of 42_captioning_qa. Ours read the texts of
 the embedded world alone: of other videos they say what they would say of that world.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vplib import environment, files, paths
+from vplib import environment, files
 from vplib.data import pipeline, text
 from vplib.data.spoken import CAPTION
 from vplib.data.video import VideoError
@@ -103,8 +103,8 @@ def _arguments() -> argparse.Namespace:
         "--voice",
         metavar="FOLDER",
         type=Path,
-        default=paths.ROOT / "reports" / "weights" / "voice",
-        help="voice/ of a run of 42_captioning_qa; the shipped one",
+        required=True,
+        help="voice/ of a run of 42_captioning_qa",
     )
     return parser.parse_args()
 

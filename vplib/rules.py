@@ -66,7 +66,6 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("model.text_norm", _words("pre", "primer_hybrid")),
     ("model.aux_layers", _whole(0)),
     ("model.*", _whole(1)),
-    ("speaking.lm", _or_null(_text)),
     ("speaking.share", _number(0, 1)),
     ("speaking.mlp", _flag),
     ("speaking.captions.*", _number(0)),

@@ -244,13 +244,12 @@ def distil(
     step: Int[Array, ""] | int,
 ) -> tuple[Float[Array, ""], dict[str, Array], dict[str, Array]]:
     """Token-wise plus global cosine distance to a frozen teacher that sees the whole clip; equal
-    weights; in [0, 4].
+    weights; in [0, 4] where targets are tokens.
 
     The student encodes visible tokens only. The local loss covers all tokens, visible and masked,
     in raster order (`masked_only` restricts it to masked ones, `visible_only` to visible ones:
-    ablations). With
-    `normalise_targets` it asks for what tells a clip's tokens apart and leaves what they share to
-    the global loss (our choice, for small runs: LOG.md). The share of slots that `shuffle_tokens`
+    ablations). With `normalise_targets` it asks for what tells a clip's tokens apart and leaves
+    what they share to the global loss (our choice, for small runs: LOG.md). The share of slots that `shuffle_tokens`
     shuffles grows from 0 to 1 over the first `shuffle_warmup` steps: a small run that started with
     the whole jigsaw had not begun to solve it after 2,000 steps (our choice, 0 in the paper).
     Two more ablations: `targets` "pixels" asks for `normalised_patches` by mean squared error, and
