@@ -222,3 +222,6 @@ def test_overlap_is_that_over_what_both_cover_and_nothing_overlaps_nothing():
     assert detection.tiou(one, other).tolist() == [[0.25, 0], [0, 0]]
     boxes = np.array([[0.0, 0, 2, 2], [1, 1, 3, 3], [5, 5, 6, 6]])
     assert detection.iou(boxes[:1], boxes)[0] == pytest.approx([1, 1 / 7, 0])
+    # Apart in both directions is apart, too, wherever the other box is.
+    corners = [(x, y, x + 0.1, y + 0.1) for x in (0.1, 0.8) for y in (0.1, 0.8)]
+    assert (detection.iou(np.array([[0.4, 0.4, 0.6, 0.6]]), np.array(corners)) == 0).all()
