@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vplib.data import spoken
 from vplib.model import checkpoints, decoders, public_lm
 from vplib.model.checkpoints import CheckpointError
 
@@ -289,7 +290,7 @@ def test_without_its_package_a_tokeniser_says_what_to_install(tmp_path, monkeypa
     with pytest.raises(
         ImportError, match=r"^public tokenisers need the package: pip install token"
     ):
-        public_lm.tokenizer(tmp_path)
+        public_lm.PublicWords(tmp_path)
 
 
 # --- other implementations -----------------------------------------------------------------------
@@ -354,8 +355,16 @@ def test_a_public_tokeniser_turns_ids_into_words(tmp_path):
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     made.save(str(tmp_path / "tokenizer.json"))
-    tokenizer = public_lm.tokenizer(tmp_path)
-    assert tokenizer.encode("a red ring turns").ids == [0, 1, 2, 3]
-    assert tokenizer.decode([0, 1, 2]) == "a red ring"
+    (tmp_path / "config.json").write_text('{"eos_token_id": [3, 4]}')
+    known = public_lm.PublicWords(tmp_path)
+    assert known.size == 5 and known.end == 3 and isinstance(known, spoken.Vocabulary)
+    assert known.pieces(["a red ring turns", " red"]) == [[0, 1, 2, 3], [1]]
+    assert known.words(np.array([[0, 1, 2, 3, 0], [1, 1, 1, 1, 1]])) == [
+        "a red ring",
+        "red " * 4 + "red",
+    ]
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"has no eos_token_id: fetch it again$"):
+        public_lm.PublicWords(tmp_path)
     with pytest.raises(CheckpointError, match=r"^no tokeniser in .*: fetch it again$"):
-        public_lm.tokenizer(tmp_path / "nowhere")
+        public_lm.PublicWords(tmp_path / "nowhere")

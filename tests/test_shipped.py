@@ -12,7 +12,7 @@ import pytest
 import yaml
 from flax import nnx
 
-from vplib import cards, config, paths, run, shipped
+from vplib import caption, cards, config, paths, run, shipped
 from vplib.data import text, video
 from vplib.evaluate import classify, features, heads, tasks
 from vplib.model import checkpoints
@@ -154,6 +154,33 @@ def test_a_pair_that_does_not_fit_and_a_large_file_are_one_sentence(finish, plac
     with pytest.raises(CheckpointError, match="^git does not know the commit of "):
         shipped.ship("study", 1)
     assert not place.exists()
+
+
+def test_a_voice_is_copied_whole_or_not_at_all(out, monkeypatch, capsys):
+    monkeypatch.setattr(shipped, "VOICE", out / "reports" / "voice")
+    with pytest.raises(SystemExit, match=r"^error: .* type .* 42_captioning_qa scale=study$"):
+        shipped.main(["voice", "study"])
+    run = paths.RUNS / "42_captioning_qa" / paths.tag("world", "study")
+    (run / "voice").mkdir(parents=True)
+    (run / "metrics.json").write_text('{"command": "python 42"}')
+    contents = {name: name.encode() for name in caption.FILES.values()}
+    for name, data in contents.items():
+        (run / "voice" / name).write_bytes(data)
+    with monkeypatch.context() as patch:
+        patch.setattr(shipped, "MOST", 8)
+        with pytest.raises(CheckpointError, match="^encoder.npz would have .* MB, and a shipped"):
+            shipped.voice("study")
+    assert not shipped.VOICE.exists()
+    shipped.main(["voice", "study"])
+    assert capsys.readouterr().out.count("\n") == 5
+    told = json.loads((shipped.VOICE / "manifest.json").read_text())
+    assert told["command"] == "python 42" and len(told["commit"]) == 40
+    for name, data in contents.items():
+        assert (shipped.VOICE / name).read_bytes() == data
+        assert told["files"][name] == {
+            "sha256": hashlib.sha256(data).hexdigest(),
+            "bytes": len(data),
+        }
 
 
 def test_shipped_weights_go_where_their_runs_left_them(finish, place, out, capsys):

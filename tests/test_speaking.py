@@ -14,7 +14,7 @@ from flax import nnx
 
 from vplib import caption, paths
 from vplib.data import cached, spoken, text
-from vplib.evaluate import answers, speech
+from vplib.evaluate import answers, speech, tasks
 from vplib.method import speaking
 from vplib.model import checkpoints, decoders, resampler
 from vplib.model.checkpoints import CheckpointError
@@ -66,7 +66,7 @@ def test_what_follows_a_prompt_is_marked_and_ends(words):
     for row, (prompt, said) in enumerate(((6, 2), (1, 3))):
         assert of.keep[row].sum() == prompt + said == of.keep[row].nonzero()[0].max() + 1
         assert of.said[row].nonzero()[0].tolist() == [*range(prompt, prompt + said)]
-        assert of.ids[row, prompt + said - 1] == spoken.END
+        assert of.ids[row, prompt + said - 1] == words.end
     assert words.words(of.ids) == ["question what colour is it answer red", "caption a thing"]
     with pytest.raises(ValueError, match="which has no words: give it some"):
         spoken.texts(words, [ASK], [" .. "], length=12)
@@ -87,6 +87,85 @@ def test_items_are_texts_beside_the_tokens_of_their_clip(words):
     stream = cached.stream({"x": corpus}, {"x": 1.0}, steps=3, batch=2, mixing="plain", seed=0)
     batch = next(stream)
     assert batch["tokens"].shape == (2, 6, 16) and batch["said"].sum() == 4
+
+
+def test_documents_tell_of_a_clip_before_they_ask_about_it():
+    clips = [["a red ring"], ["a blue star", "one blue star"]]
+    asked = [(0, "question: colour? answer: red"), (0, "question: shape? answer: ring")]
+    asked += [(1, "question: colour? answer: blue")]
+    found = spoken.documents(["a thing"], clips, asked * 20, seed=0)
+    assert found == spoken.documents(["a thing"], clips, asked * 20, seed=0)
+    assert found.count("caption: a thing") == 1 and len(found) == 61
+    about = [text for text in found if text != "caption: a thing"]
+    for text_of in about:
+        caption_of, *questions = text_of.split(". ")
+        last = questions[-1]
+        assert any(caption_of in clips[row] and last == question for row, question in asked)
+    assert len({text_of.split(". ")[0] for text_of in about}) == 3
+    assert any("answer: blue. question" in text_of and "red ring" in text_of for text_of in about)
+    # A clip that nobody described is asked about all the same.
+    assert spoken.documents([], [[]], [(0, "question: what? answer: red")], seed=0)[0].endswith(
+        "red"
+    )
+
+
+def test_questions_are_a_table_and_each_needs_words():
+    metas = [
+        {"file_name": "a.mp4", "qa": [{"question": "who?", "answer": "a ring", "kind": "who"}]},
+        {},
+    ]
+    (one,) = speech.questions(metas).to_dict("records")
+    assert one == {"row": 0, "question": "who?", "answer": "a ring", "kind": "who"}
+    assert speech.questions([{}]).empty
+    metas[0]["qa"][0]["answer"] = " "
+    with pytest.raises(ValueError, match="a.mp4 has a question without answer: give one"):
+        speech.questions(metas)
+
+
+def test_what_is_said_ends_before_the_next_question():
+    assert answers.first("moves left question what colour is") == "moves left"
+    assert answers.first("questions") == "questions" and answers.first("question what") == ""
+
+
+def test_questions_about_one_clip_are_one_draw():
+    right = np.array([1.0, 1.0, 0.0, 1.0])
+    of = speech.by_clip(
+        tasks.Answers(speech.ANSWERING, right[None], np.array([0.5, 0.5, 0.5, 0.1])),
+        np.array([4, 4, 4, 9]),
+    )
+    assert of.scores() == pytest.approx(np.array([[2 / 3, 1.0]])) and of.chance() == pytest.approx(
+        0.3
+    )
+
+
+def test_rows_are_of_every_encoder_and_of_what_ours_has_more():
+    told = {
+        "stage2": tasks.Answers(
+            speech.ANSWERING, np.array([[1.0, 1.0, 0.0, 1.0]]), np.full(4, 0.5)
+        ),
+        "text_only": tasks.Answers(
+            speech.ANSWERING, np.array([[0.0, 1.0, 0.0, 1.0]]), np.full(4, 0.5)
+        ),
+    }
+    rows = {row["name"]: row for row in speech.headline("qa_bound", told, metric="top1")}
+    assert [*rows] == [
+        "qa_bound_stage2_top1",
+        "qa_bound_text_only_top1",
+        "qa_bound_stage2_minus_text_only",
+    ]
+    assert rows["qa_bound_stage2_top1"]["value"] == 0.75
+    gap = rows["qa_bound_stage2_minus_text_only"]
+    assert (gap["value"], gap["unit"]) == (25.0, "points")
+    cider = {
+        name: tasks.Answers(speech.CAPTIONING, one.outputs, one.targets)
+        for name, one in told.items()
+    }
+    gap = speech.headline("captioning_cider", cider)[-1]
+    assert (gap["name"], gap["value"], gap["unit"]) == (
+        "captioning_cider_stage2_minus_text_only",
+        0.25,
+        "CIDEr-D",
+    )
 
 
 # --- losses --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Say what videos show, or answer a question about each: `python -m vplib.caption --voice FOLDER VIDEO ...`.
+"""Say what videos show, or answer a question about each: `python -m vplib.caption VIDEO ...`.
 
-Encoder, language model and resampler are those of a run of 42_captioning_qa. Ours read the texts of
-the embedded world alone: of other videos they say what they would say of that world.
+Encoder, language model and resampler are those of a run of 42_captioning_qa. Our language models
+read texts about the embedded world alone: of other videos they say what they would say of that world.
 """
 
 import argparse
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from vplib import environment, files
-from vplib.data import pipeline, text
+from vplib.data import pipeline, spoken, text
 from vplib.data.spoken import CAPTION
 from vplib.data.video import VideoError
 from vplib.evaluate import answers, classify, features, speech
-from vplib.model import checkpoints, decoders, resampler
+from vplib.model import checkpoints, decoders, public_lm, resampler
 from vplib.model.checkpoints import CheckpointError
 
 FILES = {
@@ -33,8 +33,8 @@ class Voice(NamedTuple):
     look: object
     view: dict[str, int]
     bridge: resampler.Resampler
-    lm: decoders.Decoder
-    words: text.Words
+    lm: decoders.CausalLM
+    words: spoken.Vocabulary
 
     def say(self, path: Path, prompt: str) -> str:
         """What follows the prompt about a video. Raises VideoError if it cannot be read, ValueError
@@ -47,23 +47,30 @@ class Voice(NamedTuple):
         return found
 
 
-def load(folder: Path) -> Voice:
-    """What 42_captioning_qa left in `folder`. Raises CheckpointError if a part is missing, damaged,
-    or does not fit the others."""
+def load(folder: Path, public: Path | None = None) -> Voice:
+    """What 42_captioning_qa left in `folder`; `public`: the folder of the public language model
+    that it was given, which it leaves where it is. Raises CheckpointError if a part is missing,
+    damaged, or does not fit the others."""
     folder = Path(folder)
-    if missing := [name for name in FILES.values() if not (folder / name).is_file()]:
+    names = [FILES["encoder"], FILES["resampler"]] if public else FILES.values()
+    if missing := [name for name in names if not (folder / name).is_file()]:
         raise CheckpointError(
             f"{folder} has no {', '.join(missing)}: give the folder voice/ of a finished run of 42_captioning_qa"
         )
     encoder = features.encoder_of(checkpoints.load(folder / FILES["encoder"]))
-    lm, bridge = decoders.load(folder / FILES["lm"]), resampler.load(folder / FILES["resampler"])
-    words = text.Words(folder / FILES["words"], lm.context)
+    bridge = resampler.load(folder / FILES["resampler"])
+    if public:
+        lm, words = public_lm.load(public), public_lm.PublicWords(public)
+    else:
+        lm = decoders.load(folder / FILES["lm"])
+        words = text.Words(folder / FILES["words"], lm.context)
     sizes = (encoder.temporal_ln.scale.shape[0], lm.width, lm.vocabulary)
-    if sizes != (bridge.key.w.shape[0], bridge.queries.shape[1], words.size):
+    known = words.size if not public else lm.vocabulary  # public tables may be padded
+    if sizes != (bridge.key.w.shape[0], bridge.queries.shape[1], known):
         raise CheckpointError(
             f"the parts in {folder} are not of one model: an encoder {sizes[0]} wide, a language model "
             f"{sizes[1]} wide with {sizes[2]} words, a resampler from {bridge.key.w.shape[0]} to "
-            f"{bridge.queries.shape[1]}, and {words.size} words; copy all of them from one run"
+            f"{bridge.queries.shape[1]}, and {known} words; copy all of them from one run"
         )
     return Voice(features.tokens_of(encoder), classify.view(encoder), bridge, lm, words)
 
@@ -72,10 +79,10 @@ def main() -> None:
     args = _arguments()
     environment.write_any_letter()
     try:
-        voice = load(args.voice)
+        voice = load(args.voice, args.lm)
         prompt = answers.prompt(args.ask) if args.ask is not None else CAPTION
         unknown = voice.words.unknown_words(args.ask or "")
-    except (CheckpointError, ValueError, FileNotFoundError) as error:
+    except (CheckpointError, ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"error: {files.printable(error)}")
     if unknown:
         print(
@@ -105,6 +112,9 @@ def _arguments() -> argparse.Namespace:
         type=Path,
         required=True,
         help="voice/ of a run of 42_captioning_qa",
+    )
+    parser.add_argument(
+        "--lm", metavar="FOLDER", type=Path, help="the public language model that it was run with"
     )
     return parser.parse_args()
 

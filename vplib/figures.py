@@ -11,7 +11,7 @@ import re
 import textwrap
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -262,6 +262,32 @@ def intervals(
     ax.set_xticks(at, frame[x])
     ax.tick_params(axis="x", length=0)
     ax.set(xlabel="", ylabel="", xlim=(-0.6, len(frame) - 0.4))
+
+
+def grouped(
+    ax: Axes,
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    hue: str,
+    y: str,
+    colors: Mapping[str, str],
+    labels: Mapping[str, str],
+) -> None:
+    """Bars in groups, each with its 95% interval in columns `low` and `high`: a group for every
+    value of `x`, in it a bar for every value of `hue` that `colors` has, in that order.
+
+    labels: what the legend calls them.
+    """
+    groups, width = list(dict.fromkeys(frame[x])), 0.8 / len(colors)
+    for k, (name, color) in enumerate(colors.items()):
+        some = frame[frame[hue] == name].set_index(x).reindex(groups)
+        at = np.arange(len(groups)) + (k - (len(colors) - 1) / 2) * width
+        ax.bar(at, some[y], 0.94 * width, color=color, label=labels[name])
+        ends = np.stack([some[y] - some["low"], some["high"] - some[y]]).clip(0)
+        ax.errorbar(at, some[y], ends, fmt="none", ecolor=DARK, elinewidth=0.6)
+    ax.set_xticks(range(len(groups)), groups)
+    ax.tick_params(axis="x", length=0)
 
 
 def film_strip(ax: Axes, frames: UInt8[np.ndarray, "T H W 3"]) -> None:

@@ -4,7 +4,8 @@
 stage 1, stage 2 with the text tower that LiT tuning gave it (the run's own file), the vocabulary, in
 half precision, `manifest.json`, which says how each file was made, and README.md, their model card.
 `card` writes the card again, after results have changed. `take study` puts the files where these runs
-would have left them, so that evaluation goes on in a clone that trained nothing.
+would have left them, so that evaluation goes on in a clone that trained nothing. `voice study` copies
+what the scale's run of 42_captioning_qa left for `python -m vplib.caption` to `reports/voice/`.
 """
 
 import hashlib
@@ -24,9 +25,10 @@ from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
 
 WEIGHTS = paths.ROOT / "reports" / "weights"
+VOICE = paths.ROOT / "reports" / "voice"
 STAGES = {"stage1": "20_stage1", "stage2": "31_lit_tuning"}
 MOST = 1_500_000  # bytes of a file
-USAGE = "python -m vplib.shipped [ship SCALE SEEDS | take SCALE | card]"
+USAGE = "python -m vplib.shipped [ship SCALE SEEDS | take SCALE | card | voice SCALE]"
 NONE = (
     "there are no trained weights, and random ones know nothing: type make reproduce, or give "
     "weights=<path>"
@@ -87,10 +89,7 @@ def ship(scale: str, seeds: int) -> list[Path]:
                 "bytes": len(data),
             }
             if len(data) >= MOST:
-                raise CheckpointError(
-                    f"{name} would have {len(data) / 1e6:.2f} MB, and a shipped file has less than "
-                    f"{MOST / 1e6:.1f} MB: leave {scale} out"
-                )
+                raise _too_large(name, data, scale)
     for name, data in contents.items():
         files.write(files.folder(WEIGHTS) / name, data)
     told = json.dumps(dict(sorted((cards.manifest(WEIGHTS) | entries).items())), indent=1)
@@ -132,6 +131,35 @@ def take(scale: str) -> list[Path]:
     for name, folder in places.items():
         files.write(files.folder(folder) / "weights.npz", (WEIGHTS / name).read_bytes())
     return [folder / "weights.npz" for folder in places.values()]
+
+
+def voice(scale: str) -> list[Path]:
+    """Copy the encoder, language model, vocabulary and resampler of a scale's seed 0, and write how
+    they were made. Raises CheckpointError if that run is missing or a file is too large, FileError
+    if one cannot be written.
+    """
+    run = paths.RUNS / "42_captioning_qa" / paths.tag("world", scale)
+    try:
+        told = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+        contents = {path.name: path.read_bytes() for path in sorted((run / "voice").iterdir())}
+    except OSError:
+        raise _missing(run, f"42_captioning_qa scale={scale}") from None
+    entries = {"command": told["command"], "commit": _commit(), "files": {}}
+    for name, data in contents.items():
+        if len(data) >= MOST:
+            raise _too_large(name, data, scale)
+        entries["files"][name] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
+    for name, data in contents.items():
+        files.write(files.folder(VOICE) / name, data)
+    files.write(VOICE / "manifest.json", json.dumps(entries, indent=1) + "\n")
+    return [VOICE / name for name in (*contents, "manifest.json")]
+
+
+def _too_large(name: str, data: bytes, scale: str) -> CheckpointError:
+    return CheckpointError(
+        f"{name} would have {len(data) / 1e6:.2f} MB, and a shipped file has less than "
+        f"{MOST / 1e6:.1f} MB: leave {scale} out"
+    )
 
 
 def _name(scale: str, stage: str, seed: int) -> str:
@@ -201,6 +229,8 @@ def main(words: list[str]) -> None:
             run = partial(take, scale)
         case ["card"]:
             run = card
+        case ["voice", scale]:
+            run = partial(voice, scale)
         case _:
             sys.exit(f"usage: {USAGE}")
     try:

@@ -166,6 +166,8 @@ class Tokenizer:
 class Words(Tokenizer):
     """The tokeniser of our language models: a piece a word, no full stop, and back to words."""
 
+    end = 0  # the id that ends what is said
+
     def pieces(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of each text's words, however many; an unknown word is `unk`."""
         return self._pieces.encode([plain(text) for text in texts])
@@ -176,9 +178,14 @@ class Words(Tokenizer):
         return [word for word in found if self._pieces.piece_to_id(f"▁{word}") == self._pieces.unk_id()]
 
     def words(self, ids: Int[np.ndarray, "B L"]) -> list[str]:
-        """What rows of ids say, up to the first pad."""
-        rows = [row[: (row == 0).argmax()] if (row == 0).any() else row for row in ids]
-        return self._pieces.decode([row.tolist() for row in rows])
+        """What rows of ids say, up to the first end."""
+        return self._pieces.decode([until(row, self.end) for row in ids])
+
+
+def until(ids: Int[np.ndarray, " L"], end: int) -> list[int]:
+    """The ids before the first `end`; all without one."""
+    found = ids.tolist()
+    return found[: found.index(end)] if end in found else found
 
 
 def released_tokenizer(path: str | Path | None = None) -> Tokenizer:

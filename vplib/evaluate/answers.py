@@ -39,6 +39,12 @@ def exact_match(generated: Sequence[str], truths: Sequence[str]) -> Float[np.nda
     return np.array([float(normalise(said) == true) for said, true in pairs])
 
 
+def first(generated: str) -> str:
+    """What is said before the next question, which a language model that was prompted with examples
+    goes on with. Our choice: how generated answers end is not published."""
+    return re.split(r"\bquestion\b", generated)[0].strip()
+
+
 # --- closed vocabulary ---------------------------------------------------------------------------
 
 

@@ -4,15 +4,16 @@ Answers (`tasks.Answers`) hold a score a clip or question: CIDEr-D of a caption,
 is the true one; so bootstraps, tables and headline rows are those of every task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import jax
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Float16, Int
 
-from vplib.data.spoken import END
-from vplib.data.text import Words
-from vplib.evaluate import answers, captioning
+from vplib.data.spoken import Vocabulary, following
+from vplib.evaluate import answers, captioning, tasks
 from vplib.evaluate.tasks import Answers, Metric, Task
 from vplib.model import decoders, resampler
 from vplib.model.resampler import Resampler
@@ -33,30 +34,46 @@ CAPTIONING = Task({"cider": Metric(_own, _guess)}, _own)
 ANSWERING = Task({"top1": Metric(_own, _guess)}, _own)
 
 
+def questions(metas: Sequence[dict]) -> pd.DataFrame:
+    """Every question about every clip: `row` of its clip, `question`, `answer` and `kind`.
+
+    Raises ValueError for one without words, or an answer without.
+    """
+    found = [{"row": row, **one} for row, meta in enumerate(metas) for one in meta.get("qa", ())]
+    for one in found:
+        for key in ("question", "answer"):
+            if not str(one.get(key) or "").strip():
+                who = metas[one["row"]].get("file_name", one["row"])
+                raise ValueError(f"{who} has a question without {key}: give one, or leave it out")
+    return pd.DataFrame(found, columns=["row", "question", "answer", "kind"])
+
+
 def said(
     bridge: Resampler,
     lm: decoders.CausalLM,
-    words: Words,
+    words: Vocabulary,
     tokens: Float16[np.ndarray, "C S E"],
     rows: Int[np.ndarray, " N"],
     prompts: Sequence[str],
     *,
     batch: int = 64,
 ) -> list[str]:
-    """What is said after each prompt about the clip of its row: greedy, at most STEPS words.
+    """What is said after each prompt about the clip of its row: greedy, at most STEPS tokens, up to
+    the next question, where examples of questions made the model go on with one.
 
     Raises ValueError for a prompt without words, or longer than the context leaves room for.
     """
     found = []
     for ids, keep, part in _batches(words, prompts, rows, batch):
-        found += words.words(np.asarray(_generate(bridge, lm, tokens[part], ids, keep)))
+        ids = _generate(bridge, lm, tokens[part], ids, keep, stop=words.end)
+        found += [answers.first(one) for one in words.words(np.asarray(ids))]
     return found[: len(prompts)]
 
 
 def ranked(
     bridge: Resampler,
     lm: decoders.CausalLM,
-    words: Words,
+    words: Vocabulary,
     tokens: Float16[np.ndarray, "C S E"],
     rows: Int[np.ndarray, " N"],
     prompts: Sequence[str],
@@ -65,7 +82,7 @@ def ranked(
     batch: int = 64,
 ) -> Float[np.ndarray, "N K"]:
     """Log-likelihoods, in nats, of candidates of one token each as what follows a prompt."""
-    columns = answers.answer_tokens(candidates, lambda text: words.pieces([text])[0])
+    columns = answers.answer_tokens(candidates, lambda text: following(words, [text])[0])
     found = [
         np.asarray(_next(bridge, lm, tokens[part], ids, keep))[:, columns]
         for ids, keep, part in _batches(words, prompts, rows, batch)
@@ -73,7 +90,7 @@ def ranked(
     return np.concatenate(found)[: len(prompts)]
 
 
-def _batches(words: Words, prompts: Sequence[str], rows: Int[np.ndarray, " N"], batch: int):
+def _batches(words: Vocabulary, prompts: Sequence[str], rows: Int[np.ndarray, " N"], batch: int):
     """Ids of prompts, all of one shape, and the clips that they are about."""
     pieces = words.pieces(prompts)
     if empty := [number for number, one in enumerate(pieces) if not one]:
@@ -82,7 +99,7 @@ def _batches(words: Words, prompts: Sequence[str], rows: Int[np.ndarray, " N"], 
     for begin in range(0, len(pieces), batch):
         some = pieces[begin : begin + batch]
         some += some[-1:] * (batch - len(some))
-        ids = np.full((batch, length), END, np.int32)
+        ids = np.full((batch, length), words.end, np.int32)
         for row, one in zip(ids, some, strict=True):
             row[: len(one)] = one
         keep = np.arange(length) < np.array(list(map(len, some)))[:, None]
@@ -90,10 +107,10 @@ def _batches(words: Words, prompts: Sequence[str], rows: Int[np.ndarray, " N"], 
         yield ids, keep, np.concatenate([part, np.repeat(part[-1:], batch - len(part))])
 
 
-@jax.jit
-def _generate(bridge, lm, tokens, ids, keep):
+@partial(jax.jit, static_argnames="stop")
+def _generate(bridge, lm, tokens, ids, keep, *, stop):
     prefix = resampler.prompted(bridge, lm, tokens, ids, keep)
-    return decoders.generate(lm, *prefix, steps=STEPS, stop=END)
+    return decoders.generate(lm, *prefix, steps=STEPS, stop=stop)
 
 
 @jax.jit
@@ -124,3 +141,36 @@ def answered(
     its text alone would get."""
     outputs = [answers.exact_match(of, truths) for of in found]
     return Answers(ANSWERING, np.stack(outputs), np.asarray(chance, float))
+
+
+def by_clip(of: Answers, clips: Int[np.ndarray, " Q"]) -> Answers:
+    """The mean over each clip's questions: questions about one clip are no independent draws, clips
+    are. `clips`: which clip each question is about."""
+    numbers = np.unique(clips, return_inverse=True)[1]
+    counts = np.bincount(numbers)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.bincount(numbers, values) / counts
+
+    return Answers(of.task, np.stack([mean(one) for one in of.outputs]), mean(of.targets))
+
+
+def headline(
+    name: str, told: Mapping[str, Answers], *, metric: str = "", ours: str = "stage2"
+) -> list[dict]:
+    """Rows `<name>_<encoder>_<metric>` and, in points or CIDEr-D, `<name>_<ours>_minus_<other>`."""
+    rows, end = [], f"_{metric}" if metric else ""
+    for encoder, one in told.items():
+        cider = one.task is CAPTIONING
+        rows.append(
+            tasks.row(f"{name}_{encoder}{end}", one, unit="CIDEr-D" if cider else "fraction")
+        )
+        if encoder != ours:
+            gap = f"{name}_{ours}_minus_{encoder}"
+            if cider:
+                rows.append(
+                    tasks.row(gap, told[ours], one, unit="CIDEr-D", combine=lambda a, b: a - b)
+                )
+            else:
+                rows.append(tasks.difference(gap, told[ours], one))
+    return rows

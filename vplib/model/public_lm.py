@@ -7,6 +7,7 @@ one; Gemma (the first) is a network of its own.
 
 import json
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -77,12 +78,38 @@ def _compare(model: Causal, weights: dict, left: dict) -> None:
         raise ValueError(f"{unknown[0]} is unknown")
 
 
-def tokenizer(folder: str | Path):
-    """That of the folder's tokenizer.json: `.encode(text).ids` and `.decode(ids)`.
+class PublicWords:
+    """A folder's tokenizer.json as `data.spoken.Vocabulary`; the end is config.json's end of text.
 
-    Raises ImportError without the package tokenizers, CheckpointError without a readable file.
+    Raises ImportError without the package tokenizers, CheckpointError without a readable file, or
+    if config.json names no end.
     """
-    path = Path(folder) / "tokenizer.json"
+
+    def __init__(self, folder: str | Path):
+        self._pieces, end = _tokenizer(Path(folder)), _json(Path(folder) / "config.json")
+        ends = np.ravel(end.get("eos_token_id", [])).tolist()  # a number, or several
+        if not ends:
+            raise CheckpointError(f"{folder}/config.json has no eos_token_id: fetch it again")
+        self.end, self.size = int(ends[0]), self._pieces.get_vocab_size()  # tables may be padded
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text, however many, without those that tell where it begins or ends."""
+        found = self._pieces.encode_batch([*texts], add_special_tokens=False)
+        return [one.ids for one in found]
+
+    def words(self, ids: Int[np.ndarray, "B L"]) -> list[str]:
+        """What rows of ids say, up to the first end."""
+        rows = [row.tolist() for row in ids]
+        rows = [row[: row.index(self.end)] if self.end in row else row for row in rows]
+        return [" ".join(text.split()) for text in self._pieces.decode_batch(rows)]
+
+    def unknown_words(self, text: str) -> list[str]:
+        """None: its pieces spell every word."""
+        return []
+
+
+def _tokenizer(folder: Path):
+    path = folder / "tokenizer.json"
     try:
         from tokenizers import Tokenizer
     except ImportError:
