@@ -32,13 +32,17 @@ def main() -> None:
 
 
 def _run(args: argparse.Namespace) -> list[str]:
-    known = DATA_SETS[args.name]
-    if not args.videos.is_dir():
-        raise AnnotationError(f"{args.videos}: there is no such folder; check --videos.")
-    videos = Videos.below(args.videos, pictures=known.pictures)
+    known, videos = DATA_SETS[args.name], None
+    if not known.shards:
+        if not args.videos or not args.videos.is_dir():
+            place = f"{args.videos}: there is no such folder" if args.videos else "none is named"
+            raise AnnotationError(f"{place}; say --videos FOLDER, where the videos are.")
+        videos = Videos.below(args.videos, pictures=known.pictures)
     found = _shown(joining.joined(rows(args.name, args.annotations, videos), videos))
     if args.dry_run:
         counts = joining.counted(found)
+    elif known.shards:
+        counts = joining.write_asked(found, args.out)
     else:
         more = {"one_label": known.one_label, "beside": beside(args.name, args.annotations)}
         counts = joining.write(found, args.videos, args.out, **more)
@@ -93,7 +97,12 @@ def _arguments() -> argparse.Namespace:
         metavar="PATH",
         help="files or folders",
     )
-    parser.add_argument("--videos", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument(
+        "--videos",
+        type=Path,
+        metavar="FOLDER",
+        help="of all but video2dataset, whose shards are both",
+    )
     parser.add_argument(
         "--out", type=Path, metavar="data/NAME", help="a folder that is not there yet"
     )

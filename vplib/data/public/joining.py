@@ -141,6 +141,27 @@ def write(
     return found
 
 
+def write_asked(rows: Iterable[Row], out: Path) -> dict[str, Counts]:
+    """Writes `<out>/asked.csv`: key, file, reason and note of all that was asked for; those that
+    came have no reason. Returns counts.
+
+    Raises FileError as `write` does.
+    """
+    _check_free(out)
+    found: dict[str, Counts] = {}
+    with (
+        _appearing(out) as place,
+        (place / "asked.csv").open("w", encoding="utf-8", newline="") as table,
+    ):
+        asked = csv.writer(table, lineterminator="\n")
+        asked.writerow(["key", "file", "reason", "note"])
+        for row in rows:
+            count(found, row)
+            words = [row.id, row.file, row.reason or "", row.note]
+            asked.writerow([_storable(files.printable(word)) for word in words])
+    return found
+
+
 def nothing(found: dict[str, Counts]) -> str:
     """Why there is no record at all."""
     reasons = sum((counts.skipped for counts in found.values()), Counter())

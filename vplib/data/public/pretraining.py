@@ -6,9 +6,12 @@ Forms, sources and what is unknown about each: `reports/published/annotations.cs
 import re
 from collections.abc import Iterable, Iterator
 
-from vplib.data.public.annotations import Annotations
+from vplib.data import webdataset
+from vplib.data.entries import SourceError
+from vplib.data.public.annotations import AnnotationError, Annotations
 from vplib.data.public.rows import Row, clock, number, plain, youtube_id
 from vplib.data.public.videos import Videos
+from vplib.data.video import VideoError
 
 WINDOW = 10  # seconds of YT-Temporal-180M that are one clip. Source: our choice, it has none
 DURATION = re.compile(r"PT(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?")
@@ -164,3 +167,37 @@ def yt_temporal_180m(notes: Annotations, videos: Videos | None) -> Iterator[Row]
                 )
             if not said:
                 yield Row(**of_video, reason="empty_text")
+
+
+def video2dataset(notes: Annotations) -> Iterator[Row]:
+    """What video2dataset was asked for: a row a clip or a failed line, by key, from its shards.
+
+    They hold the videos, too: `data=webdataset` reads them. Source: iejMac/video2dataset.
+    """
+    for root in notes.paths:
+        try:
+            asked = sorted(webdataset.samples(root), key=lambda sample: sample.name)
+        except SourceError as error:
+            raise AnnotationError(str(error)) from error
+        for sample in asked:
+            if sample.suffix or (failure := sample.failure()):
+                name = sample.name.removesuffix(sample.suffix)
+                row = Row(source=name, file=sample.name, id=sample.key)
+                if sample.suffix:
+                    _said_of(sample, row)
+                else:
+                    row.reason, _, row.note = failure.partition(": ")
+                yield row
+
+
+def _said_of(sample: webdataset.Sample, row: Row) -> None:
+    try:
+        fields, row.texts = sample.known()
+    except VideoError as error:
+        row.reason, row.note = "unreadable_entry", error.problem
+        return
+    row.reason = None if row.texts else "empty_text"
+    if fields.get("clips"):
+        [(start, end), *_] = fields["clips"]
+        times = [clock(one) if isinstance(one, str) else number(one) for one in (start, end)]
+        row.more["clip_in_original"] = times

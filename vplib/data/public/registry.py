@@ -24,6 +24,7 @@ class DataSet:
     `read` yields rows from annotations; if `asks` it is given the index of videos, too, for what
     only that can tell. `beside` finds what belongs to no single entry: classes in their order,
     further splits. `one_label`: every clip is of one class. `pictures`: a video is a folder of them.
+    `shards`: what is read holds the videos, too.
     """
 
     read: Callable[..., Iterator[Row]]
@@ -31,6 +32,7 @@ class DataSet:
     asks: bool = False
     one_label: bool = False
     pictures: bool = False
+    shards: bool = False
 
 
 DATA_SETS = {
@@ -69,6 +71,7 @@ DATA_SETS = {
     "ssv2": DataSet(classification.ssv2, classification.ssv2_classes, one_label=True),
     "thumos14": DataSet(localisation.thumos14, localisation.thumos14_classes, one_label=True),
     "vatex": DataSet(retrieval.vatex),
+    "video2dataset": DataSet(pretraining.video2dataset, shards=True),
     "videocc": DataSet(pretraining.videocc),
     "webvid": DataSet(pretraining.webvid),
     "youcook2": DataSet(retrieval.youcook2),
