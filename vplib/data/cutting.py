@@ -107,11 +107,12 @@ class LongVideo:
         if last < len(self.times):
             until = float(self.times[last])
         if not stretch.frames:
-            times = np.maximum(times, stretch.start) if len(times) == 1 else times
             # A last frame that is on show for long ends with the clip, any other is shown in full.
             step = (
                 containers.median(np.diff(times)) if len(times) > 1 else self.end / len(self.times)
             )
+            if times[0] < stretch.start - ROUNDING:  # no frame begins in it
+                times, step = np.array([stretch.start]), 0.0
             until = min(until, max(stretch.end, float(times[-1]) + step))
         times, end = times - times[0], until - float(times[0])
         rate = float(self._stream.average_rate or 0)

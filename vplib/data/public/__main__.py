@@ -71,6 +71,8 @@ def _table(counts: dict[str, joining.Counts]) -> list[str]:
 
 
 def _published(name: str) -> list[str]:
+    if not PUBLISHED.is_file():  # of an installed package
+        return []
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["name"] == name]
     if not rows:
