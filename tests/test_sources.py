@@ -268,7 +268,7 @@ def test_the_fingerprint_follows_captions_videos_and_size(tmp_path):
     assert sources.FolderSource(tmp_path / "one", name="mine", resolution=24).fingerprint != first
 
 
-def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_path):
+def test_video2dataset_archives_give_clips_with_captions_from_json_or_text(tmp_path):
     data = video.encode(moving_square(), 10)
     webm = make(moving_square(), codec="libvpx-vp9", container="webm")
     about = {"key": "1", "caption": "from json", "url": "u", "label": 3}
@@ -289,7 +289,7 @@ def test_video2dataset_archives_give_clips_with_captions_from_text_or_json(tmp_p
     source = pickle.loads(
         pickle.dumps(sources.WebDatasetSource(tmp_path, name="web", resolution=48))
     )
-    assert [source[index].text for index in range(3)] == ["from text", "from json", "two dots"]
+    assert [source[index].text for index in range(3)] == ["from json", "from json", "two dots"]
     assert source[0].video == data and source[0].meta["file_name"] == "00000.tar/0.mp4"
     assert source[1].meta | {"key": "1", "url": "u", "label": 3, "frames": 12} == source[1].meta
     assert "caption" not in source[0].meta

@@ -42,35 +42,56 @@ def standardize(
     if min(facts.width, facts.height) < SMALLEST_SIDE:
         raise VideoError(name, f"is only {facts.width}x{facts.height} pixels", "leave it out")
     times, end = read_times(source, name=name, max_pixels=max_pixels)
-    steps = np.diff(times, append=end)
-    step = float(np.median(steps))
-    constant = bool(np.all(np.abs(steps - step) < step / 4))  # Matroska rounds to milliseconds
-    if constant:
-        fps = mean_rate(facts.fps, len(times), end)
-    else:  # as fast as frames mostly come where they come fast, so that few are lost
-        fps = min(1 / float(np.quantile(steps, 0.25)), HIGHEST_RATE, REPEATS * len(times) / end)
-        fps = max(1, round(end * fps)) / end
-
+    constant, fps = even_rate(times, end, facts.fps)
     small = min(facts.width, facts.height) <= resolution
     mp4 = facts.codec == "h264" and "mp4" in facts.container.split(",")
     if small and constant and facts.plain and mp4:
         with explained(name):
             video = source if isinstance(source, bytes) else source.read_bytes()
-        width, height, count = facts.width, facts.height, len(times)
-    else:
-        repeats = constant_rate_repeats(times, end, fps)
-        count = int(repeats.sum())
-        frames = stream_frames(source, name=name, resolution=resolution, max_pixels=max_pixels)
-        with explained(name, "cannot be encoded"):
-            video = encode(_even(frames, repeats), fps)
-        stored = probe(video, name=name)
-        width, height = stored.width, stored.height
-    return video, {
+        return video, _facts(facts.width, facts.height, fps, len(times))
+    frames = stream_frames(source, name=name, resolution=resolution, max_pixels=max_pixels)
+    return encoded(frames, times, end, fps, name=name)
+
+
+def even_rate(times: Float[np.ndarray, " T"], end: float, promised: float) -> tuple[bool, float]:
+    """Whether frames shown from `times` on, the last until `end`, come evenly, and the rate to
+    store them at; `promised` is what the header says (0: nothing).
+    """
+    steps = np.diff(times, append=end)
+    step = float(np.median(steps))
+    if bool(np.all(np.abs(steps - step) < step / 4)):  # Matroska rounds to milliseconds
+        return True, mean_rate(promised, len(times), end)
+    # As fast as frames mostly come where they come fast, so that few are lost.
+    fps = min(1 / float(np.quantile(steps, 0.25)), HIGHEST_RATE, REPEATS * len(times) / end)
+    return False, max(1, round(end * fps)) / end
+
+
+def encoded(
+    frames: Iterator[RGB],
+    times: Float[np.ndarray, " T"],
+    end: float,
+    fps: float,
+    *,
+    name: str,
+) -> tuple[bytes, dict]:
+    """Frames with their times as a file of a constant rate, and its facts as `standardize` has them.
+
+    Raises VideoError if they cannot be encoded, and what `frames` raises.
+    """
+    repeats = constant_rate_repeats(times, end, fps)
+    with explained(name, "cannot be encoded"):
+        video = encode(_even(frames, repeats), fps)
+    stored = probe(video, name=name)
+    return video, _facts(stored.width, stored.height, fps, int(repeats.sum()))
+
+
+def _facts(width: int, height: int, fps: float, frames: int) -> dict:
+    return {
         "width": width,
         "height": height,
         "fps": fps,
-        "frames": count,
-        "duration": count / fps,
+        "frames": frames,
+        "duration": frames / fps,
     }
 
 
