@@ -1,4 +1,4 @@
-"""Say what videos show, or answer a question about each: `python -m vplib.caption VIDEO ...`.
+"""Say what videos show, or answer a question about each: `python -m vplib.caption --voice FOLDER VIDEO ...`.
 
 Encoder, language model and resampler are those of a run of 42_captioning_qa. Our language models
 read texts about the embedded world alone: of other videos they say what they would say of that world.
