@@ -34,6 +34,12 @@ from vplib import paths  # noqa: E402
 MAPS = Path("/proc/self/maps")
 
 
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
 def pytest_collection_modifyitems(items: list) -> None:
     """The file that takes longest comes first, so that of two processes none waits for it at the end."""
     items.sort(key=lambda item: item.path.name != "test_notebooks.py")
@@ -42,10 +48,10 @@ def pytest_collection_modifyitems(items: list) -> None:
 @pytest.fixture(scope="module", autouse=True)
 def _forget():
     """Drop compiled programs before their parts of memory are more than Linux allows a process
-    (65,530; the next compilation would end it).
+    (65,530; the next compilation would end it), or two such processes more than a laptop has.
     """
     yield
-    if MAPS.exists() and MAPS.read_text().count("\n") > 30_000:
+    if MAPS.exists() and (MAPS.read_text().count("\n") > 30_000 or resident() > 3e9):
         jax.clear_caches()
 
 

@@ -1,5 +1,6 @@
 """Clips out of long videos are the frames that decoding all of it shows there, and cost no more."""
 
+import gc
 import json
 import pickle
 import tracemalloc
@@ -244,18 +245,31 @@ def test_a_bad_film_is_opened_twice_too_and_leaves_out_its_clips_alone(tmp_path,
 
 def test_memory_does_not_grow_with_the_number_of_clips(tmp_path):
     path = film(tmp_path)
-    cuts = Cuts(resolution=24, max_pixels=video.PIXELS)
+    cuts = Cuts(resolution=48, max_pixels=video.PIXELS)
+    clip = 3 * numbered(1).nbytes
 
-    def most(count):
-        tracemalloc.start()
+    def held():
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    def cut(count):
         for n in range(count):
             cuts.cut(path, Stretch(n % 5 + 0.0, n % 5 + 0.3, False), name="clip")
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak
 
-    most(3)
-    assert most(60) < 1.5 * most(6)
+    cut(6)
+    gc.collect()
+    gc.freeze()  # what other tests left
+    tracemalloc.start()
+    try:
+        before = held()
+        cut(60)
+        assert held() - before < 10 * clip  # of 60
+        tracemalloc.reset_peak()
+        cut(1)
+        assert tracemalloc.get_traced_memory()[1] - before < 20 * clip
+    finally:
+        tracemalloc.stop()
+        gc.unfreeze()
 
 
 def test_files_are_closed_again_and_a_source_can_be_sent_to_a_process(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -24,6 +25,7 @@ from vplib.model.layers import Stack
 from vplib.train import loop, sharding
 
 STEPS, CLIPS = 3, 8
+HANGS = 400  # seconds, then a process shows where it is and ends
 
 
 def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
@@ -125,25 +127,38 @@ def check_parts(mesh) -> None:
     assert not {"all-gather", "all-to-all", "collective-permute"} & {*re.findall(r"[\w-]+", text)}
 
 
-def start(out: Path, devices: int = 1, *arguments: int) -> subprocess.Popen:
+def start(out: Path, devices: int = 1, *arguments: int) -> tuple[subprocess.Popen, Path]:
+    """A process that runs `run`, and the file of what it prints."""
     path = os.pathsep.join(str(folder) for folder in (paths.ROOT, paths.ROOT / "tests"))
     flags = f"--xla_force_host_platform_device_count={devices}"
-    code = "import sys, pathlib, test_sharding as t; t.run(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
-    return subprocess.Popen(
-        [sys.executable, "-c", code, str(out), *map(str, arguments)],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags},
+    code = (
+        f"import faulthandler as f; f.dump_traceback_later({HANGS}, exit=True);"
+        "import sys, pathlib, test_sharding as t;"
+        "t.run(pathlib.Path(sys.argv[1]), *map(int, sys.argv[2:]))"
     )
+    said = out / "-".join(["said", *map(str, arguments)])
+    with said.open("w") as printed:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(out), *map(str, arguments)],
+            stdout=printed,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"PYTHONPATH": path, "XLA_FLAGS": flags},
+        )
+    return process, said
 
 
-def finish(*processes: subprocess.Popen) -> None:
-    """Waits for success; a process that hangs, or whose partner died, fails the test."""
+def finish(*started: tuple[subprocess.Popen, Path]) -> None:
+    """Waits for success; a process that hangs, or whose partner died, fails the test, which says
+    what all of them printed.
+    """
+    processes = [process for process, _ in started]
     try:
-        for process in processes:
-            output, _ = process.communicate(timeout=240)
-            assert process.returncode == 0, output
+        while not any(process.poll() for process in processes):  # the first that fails, ends it
+            if all(process.poll() == 0 for process in processes):
+                return
+            time.sleep(0.1)
+        said = "\n".join(f"{process.poll()}: {file.read_text()}" for process, file in started)
+        raise AssertionError(said)
     finally:
         for process in processes:
             process.kill()
