@@ -8,16 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import toy
+import yaml
 from flax import nnx
 from omegaconf import OmegaConf
 from test_stages import PAPER, SETTINGS, FixedTeacher, compare, exchange
 
-from vplib import config, paths
+from vplib import chains, config, paths, published, results
 from vplib.method import compute, stages
 from vplib.method.losses import cosine_distance, normalised_patches
 from vplib.method.masking import visible_count
 from vplib.model.encoders import VideoEncoder, VideoText, pixels
 from vplib.model.sizes import Sizes
+from vplib.train import optimiser
 
 KEY = jax.random.key(0)
 GOLDEN = json.loads((paths.ROOT / "tests/golden/evaluation/videomae_targets.json").read_text())
@@ -141,9 +143,12 @@ def test_patches_are_asked_for_by_their_squared_error_and_no_teacher_is():
 def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
     lines = (paths.CONF / "ablation" / f"{name}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_" and lines[1].startswith("# ") and len(lines[1]) > 40
-    cfg, plain = composed(name, "smoke"), composed("none", "smoke")
-    changed = [stage for stage in ("stage1", "stage2") if cfg[stage] != plain[stage]]
-    assert len(changed) == 1 or (cfg.data != plain.data and not changed)
+    cfg, plain = composed(name, "sweep"), composed("none", "sweep")
+    changed = [part for part in ("stage1", "stage2", "data", "model") if cfg[part] != plain[part]]
+    # Where nothing else is changed, what stage 2 builds on is.
+    assert len(changed) == 1 or (not changed and chains.stage1(name) not in ("none", name))
+    if not {"stage2", "model"} & {*changed}:
+        return  # the losses of `none`
     sizes = Sizes.of(cfg.model, vocabulary=24)
 
     def stage2(rngs):
@@ -161,6 +166,76 @@ def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
     shape = (2, sizes.frames, sizes.size, sizes.size, 3)
     value, _ = jax.eval_shape(loss, KEY, jax.ShapeDtypeStruct(shape, "uint8"))
     assert value.shape == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("none", ["20 none", "30 none"]),
+        ("no_shuffle", ["20 none", "30 no_shuffle"]),
+        ("decoder_4", ["20 none", "30 decoder_4"]),
+        ("temporal_4", ["20 temporal_4", "30 temporal_4"]),
+        ("public_corpora", ["20 public_corpora", "30 public_corpora"]),
+        ("extra_clips", ["20 public_corpora", "30 extra_clips"]),
+        ("stage1_continued", ["20 none", "20 stage1_continued"]),
+        ("single_frame", ["20 single_frame"]),
+    ],
+)
+def test_a_chain_begins_with_the_stage_1_that_an_overlay_asks_for(name, steps, out):
+    found = chains.trainings(name)
+    assert [f"{step.notebook[:2]} {step.ablation}" for step in found] == steps
+    cfg = config.load("30_stage2", f"scale=smoke ablation={name}")
+    first = results.run(cfg, "20_stage1").name
+    if steps[-1].startswith("30"):  # what the notebook of stage 2 reads
+        assert first == f"world-smoke-{found[0].ablation}-s0"
+    continued = config.load("20_stage1", f"scale=smoke ablation={name}")
+    assert results.run(continued, "20_stage1").name == "world-smoke-none-s0"
+
+
+def test_the_composed_configuration_has_no_word_of_the_chain(out):
+    for name in ("extra_clips", "stage1_continued"):
+        assert "chain" not in config.load("30_stage2", f"scale=smoke ablation={name}")
+
+
+@pytest.mark.parametrize("name", [one for one in config.groups()["ablation"] if one != "none"])
+def test_images_stay_half_of_the_batches(name):
+    """So that corpora of videos are compared and not how many images there are."""
+    corpora = composed(name, "sweep").data.corpora
+    assert 2 * corpora.webli == pytest.approx(sum(corpora.values()))
+
+
+def test_corpora_are_those_of_the_papers_table_1():
+    table = published.corpora().query("role == 'pretraining'").set_index("name")
+    stand_in = {}
+    for file in (paths.ROOT / "data_cards").glob("*.md"):
+        header = file.read_text().partition("---")[2].partition("---")[0]
+        told = yaml.safe_load(header) or {}
+        if told.get("stand_in"):
+            stand_in[told["stand_in"]] = told["pretty_name"]
+    videos = {ours: theirs for ours, theirs in stand_in.items() if ours != "webli"}
+
+    def used(name):
+        return {key for key, weight in composed(name, "sweep").data.corpora.items() if weight}
+
+    public = {ours for ours, theirs in videos.items() if table.loc[theirs, "public"] == "yes"}
+    high = {ours for ours, theirs in videos.items() if table.loc[theirs, "quality"] == "High"}
+    assert used("public_corpora") == public | {"webli"}
+    assert used("high_quality") == high | {"webli"}
+    assert used("two_mixed") == used("two_alternating") == {"internvid", "yt180m", "webli"}
+
+
+def test_a_teacher_with_random_weights_has_learned_nothing():
+    cfg = composed("random_teacher", "sweep").stage1
+    rate = optimiser.schedule(
+        "linear", learning_rate=cfg.learning_rate, steps=cfg.steps, warmup=cfg.warmup
+    )
+    tx = optimiser.optimiser("adamw", rate, weight_decay=cfg.weight_decay, clip=1.0)
+    begun = {"weight": jnp.full((4, 4), 1e-3), "bias": jnp.zeros(4)}
+    params, state = begun, tx.init(begun)
+    for _ in range(round(cfg.times * cfg.steps)):
+        updates, state = tx.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    assert (params["weight"] == begun["weight"]).all() and abs(params["bias"]).max() < 1e-29
 
 
 @pytest.mark.parametrize("name", BASELINES)

@@ -22,7 +22,8 @@ WINGS = {  # a wing and what it may import beside itself and the base
 }
 HARNESS = {
     *("config", "rules", "run", "figures", "timelines"),
-    *("results", "published", "reproduce"),
+    *("chains", "results", "published", "reproduce"),
+    *("finished", "sweep", "comparisons", "claims", "beside"),
     *("tpu", "publish"),
 }
 COMMANDS = {

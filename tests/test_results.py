@@ -83,6 +83,17 @@ def test_an_ablation_without_its_reference_is_no_record(run, out):
     assert table(out / "reports") == table(out / "reports", "seeds") == []
 
 
+def test_runs_of_a_sweep_have_a_table_of_their_own(out):
+    for name in ("20_stage1", "49_baselines"):
+        results.record(config.load(name, "scale=sweep"), [ROW | {"name": name}])
+    results.build("world")
+    assert [row["name"] for row in table(out / "reports", "seeds")] == ["49_baselines"]
+    cfg = config.load("20_stage1", "scale=sweep")
+    assert results.reports(cfg) == out / "runs/20_stage1/world-sweep-none-s0/reports"
+    results.record(config.load("20_stage1", ""), [ROW | {"name": "other scale"}])
+    assert len(table(out / "reports", "seeds")) == 2
+
+
 def test_another_seed_changes_its_rows_and_the_mean_and_nothing_else(run, out):
     results.record(run(), [ROW | {"value": 0.2}, ROW | {"name": "only", "value": 0.7}])
     before, figure = table(out / "reports", "seeds"), results.reports(run("seed=1"))
@@ -174,6 +185,18 @@ def test_numbers_of_every_seed_are_committed_and_no_weights():
         text=True,
     ).stdout.split()
     assert found == [f"{place}/{file}" for file in files[-3:]]
+
+
+def test_stage_1_of_a_sweep_is_kept_where_its_stage_2_looks_for_it():
+    """In half precision, small enough for git, so that a clone goes on from there."""
+    names = ("none-s4", "plain_mixing-s0")
+    files = [f"runs/20_stage1/world-sweep-{name}/weights.npz" for name in names]
+    files += ["runs/30_stage2/world-sweep-none-s0/weights.npz"]
+    found = subprocess.run(
+        ["git", "check-ignore", *files], cwd=paths.ROOT, capture_output=True, text=True
+    ).stdout.split()
+    assert found == files[1:]
+    assert config.check("20_stage1", "scale=sweep").stage1.half
 
 
 def test_the_committed_tables_are_what_the_committed_runs_said(tmp_path, monkeypatch):

@@ -18,7 +18,8 @@ HERE = Path(__file__).parent
 # How choices are checked and files named, written and shown changes no number; what was chosen is
 # in config.yaml.
 NEUTRAL = {
-    f"vplib.{name}" for name in ("code", "config", "files", "paths", "progress", "results", "rules")
+    f"vplib.{name}"
+    for name in ("chains", "code", "config", "files", "paths", "progress", "results", "rules")
 }
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
@@ -33,8 +34,9 @@ class _Module(NamedTuple):
 
 def of_notebook(path: Path) -> dict[str, str]:
     """Digests, by module, of what a notebook's code reaches; its own code, but for the cell tagged
-    `setup`, has its own entry.
+    `setup`, has its own entry. Files are read again in every call: they change while a sweep runs.
     """
+    _module.cache_clear()
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     computing = (
         cell

@@ -76,6 +76,17 @@ def check(name: str, overrides: str | Sequence[str] = "") -> DictConfig:
     return _compose(name, _parse(_split(overrides)))
 
 
+def is_of(cfg: DictConfig, file: Path) -> bool:
+    """Whether `file` is the config.yaml of a run with these choices, keys in environment.FREE
+    aside.
+    """
+    try:
+        old, new = _recorded(file.read_bytes()), _leaves(cfg)
+    except (OSError, ValueError, KeyError, yaml.YAMLError, OmegaConfBaseException):
+        return False
+    return all(old.get(key) == new.get(key) for key in {*old, *new} - {*environment.FREE})
+
+
 def expand(overrides: str | Sequence[str]) -> list[list[str]]:
     """The runs of a sweep in Hydra's grammar, the last key varying fastest; one if none is swept.
 
@@ -224,6 +235,7 @@ def _compose(name: str, items: list[Override]) -> DictConfig:
         OmegaConf.set_struct(cfg, False)
         del cfg["hydra"]
         uses = [*cfg.pop("uses")]
+        cfg.pop("chain", None)  # of an overlay: read by vplib.chains
         for item in items:
             if item.key_or_group not in known:
                 _set(cfg, item, name, uses)

@@ -6,10 +6,12 @@ state, the only one that a saved notebook keeps, names the step and the numbers 
 the same computation leaves the same notebook.
 """
 
+import contextlib
 import html
 import shutil
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from io import TextIOBase
 from itertools import count
 
@@ -122,3 +124,29 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes:02d} min"
     return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
+
+
+class Clock:
+    """How long things of each kind took, and what those that are left will take."""
+
+    def __init__(self):
+        self.took: dict[str, list[float]] = {}
+
+    @contextlib.contextmanager
+    def timing(self, kind: str) -> Iterator[None]:
+        """Count what happens inside as one of its kind, unless it fails."""
+        began = time.monotonic()
+        yield
+        self.took.setdefault(kind, []).append(time.monotonic() - began)
+
+    def left(self, kinds: Sequence[str]) -> str:
+        """The time left in words, from the mean of each kind; of one that was not timed yet, from
+        the mean of these.
+        """
+        if not kinds:
+            return "nothing left"
+        if not self.took:
+            return "time left unknown"
+        means = {kind: sum(took) / len(took) for kind, took in self.took.items()}
+        other = sum(means.values()) / len(means)
+        return f"about {duration(sum(means.get(kind, other) for kind in kinds))} left"

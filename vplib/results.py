@@ -19,7 +19,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from omegaconf import DictConfig
 
-from vplib import environment, figures, files, paths
+from vplib import chains, environment, figures, files, paths
 from vplib.evaluate import metrics
 
 RECORD = ["name", "scale", "seed", "value", "low", "high", "unit", "weights", "command"]
@@ -40,15 +40,21 @@ CLIPS, REPEATS = "clips and probe seeds (bootstrap)", "repeated timings"  # inte
 KINDS = ("metrics", "timings")  # files of a run: what equal runs share, and what they do not
 
 
-def run(cfg: DictConfig, name: str, *, ablation: str = "none", seed: int | None = None) -> Path:
+def run(
+    cfg: DictConfig, name: str, *, ablation: str | None = None, seed: int | None = None
+) -> Path:
     """The run folder of notebook `name` that this run builds on: same source, scale and, if no other
-    is given, seed.
+    is given, seed. Without `ablation` it is the run without one; of stage 1 that which the chain of
+    this run's ablation begins with.
     """
     seed = cfg.seed if seed is None else seed
+    if ablation is None:
+        own = name == chains.STAGE1 != cfg.name
+        ablation = chains.stage1(cfg.ablation) if own else "none"
     return paths.OUT / cfg.runs / name / paths.tag(cfg.source, cfg.scale, ablation, seed)
 
 
-def weights(cfg: DictConfig, name: str, *, ablation: str = "none") -> Path | str:
+def weights(cfg: DictConfig, name: str, *, ablation: str | None = None) -> Path | str:
     """What to load: `weights=` (a released name, a file or an exported folder), else what notebook
     `name` trained.
     """
@@ -70,11 +76,21 @@ def vocabulary(cfg: DictConfig) -> Path:
 
 
 def is_recorded(cfg: DictConfig) -> bool:
-    """Whether a run's rows belong to the record: of any seed, and otherwise asked for as seed 0."""
-    if cfg.scale == "smoke" or cfg.tag != paths.tag(cfg.source, cfg.scale, seed=cfg.seed):
+    """Whether a run's rows belong to the record: of any seed, and otherwise asked for as seed 0. Runs
+    of a sweep have a table of their own (`vplib.sweep`).
+    """
+    if (
+        cfg.scale == "smoke"
+        or _is_swept(cfg.name, cfg.scale)
+        or cfg.tag != paths.tag(cfg.source, cfg.scale, seed=cfg.seed)
+    ):
         return False
     first = paths.RUNS / cfg.name / paths.tag(cfg.source, cfg.scale)
     return cfg.seed == 0 or _repeats(cfg.command, first)
+
+
+def _is_swept(notebook: str, scale: str) -> bool:
+    return scale == "sweep" and notebook in ("10_prepare_corpus", *chains.NOTEBOOKS)
 
 
 def is_reference(cfg: DictConfig) -> bool:
@@ -159,6 +175,7 @@ def build(source: str) -> None:
             for row in made[:1]:  # of all of them the scale, the seed and the command
                 first = path.parents[1] / paths.tag(source, row["scale"])
                 own = path.parent.name == paths.tag(source, row["scale"], seed=row["seed"])
+                own = own and not _is_swept(path.parents[1].name, row["scale"])
                 rows += made if own and _repeats(row["command"], first) else []
     _tables(paths.REPORTS, source, *found.values())
 

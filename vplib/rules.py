@@ -101,6 +101,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("probe.adaptation", _words("frozen", "mlap", "adapter", "end_to_end")),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.targets", _words("tokens", "pixels")),
+    ("scoring.part", _words("test", "validation")),
     ("stage2.snapshots", _whole(0, 1000)),
     ("*.times", _positive),
     ("stage1.frames", _or_null(_whole(1))),

@@ -29,7 +29,7 @@ from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
-from vplib import config, environment, files, paths, progress
+from vplib import config, environment, files, finished, paths, progress
 
 PRINT_BYTES = 1_500_000  # a larger notebook is slow to open and heavy in git
 HAS_SOCKETS = zmq.has("ipc")  # files that only this user may open; Windows has none for ZeroMQ
@@ -286,6 +286,23 @@ def _publish(source: Path, target: Path) -> None:
     files.write(target, source.read_bytes())
 
 
+def _run_all(name: str, runs: Sequence[Sequence[str]]) -> None:
+    """Several runs, one after another, without those that are finished; a line for each, with the
+    time left.
+    """
+    cfgs = [config.check(name, overrides) for overrides in runs]
+    todo = [one for one in zip(cfgs, runs, strict=True) if not finished.is_finished(one[0])]
+    print(f"{len(todo)} of {len(runs)} runs are left", file=sys.stderr, flush=True)
+    clock = progress.Clock()
+    for number, (cfg, overrides) in enumerate(todo, 1):
+        with clock.timing(name):
+            begun = finished.begin(cfg)
+            run(name, overrides, publish=False)
+            finished.end(cfg, begun)
+        left = clock.left([name] * (len(todo) - number))
+        print(f"[{number}/{len(todo)}] {cfg.tag}; {left}", file=sys.stderr, flush=True)
+
+
 def main() -> None:
     environment.write_any_letter()
     parser = argparse.ArgumentParser(prog="python -m vplib.run", description="Execute a notebook.")
@@ -320,10 +337,13 @@ def main() -> None:
                 raise RunError(
                     f"--print is for seed 0, given seed={cfg.seed}: leave one of both out"
                 )
-        for overrides in runs:
-            run_inline(args.name, overrides) if args.inline else run(
-                args.name, overrides, publish=args.print
-            )
+        if args.inline or len(runs) == 1:
+            for overrides in runs:
+                run_inline(args.name, overrides) if args.inline else run(
+                    args.name, overrides, publish=args.print
+                )
+        else:
+            _run_all(args.name, runs)
     except (config.ConfigError, files.FileError, RunError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ clips, then tasks, which joins them, then classify and ceilings, and tokens (of 
 which training reads). A second frozen head: multilayer; several views of a clip: views; damaged
 clips: perturb; long videos: windows, and over_time for one of any length. Localisation: proposals and gtad in time, boxes in space,
 localise for both with detection. Words: ranking for retrieval and choices, language for their tasks;
-captioning (CIDEr), answers and wups for what is generated, speech, which generates it.
+captioning (CIDEr), answers and wups for what is generated, speech, which generates it. Cheaper than
+any head: readout, a linear map to texts.
 Behaviour of animals, by all of these: science. Training more than a head: adapt.
 """
