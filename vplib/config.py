@@ -81,7 +81,10 @@ def is_of(cfg: DictConfig, file: Path) -> bool:
     aside.
     """
     try:
-        old, new = _recorded(file.read_bytes()), _leaves(cfg)
+        content = file.read_bytes()
+        if content == OmegaConf.to_yaml(cfg, sort_keys=True).encode():
+            return True
+        old, new = _recorded(content), _leaves(cfg)
     except (OSError, ValueError, KeyError, yaml.YAMLError, OmegaConfBaseException):
         return False
     return all(old.get(key) == new.get(key) for key in {*old, *new} - {*environment.FREE})
