@@ -140,6 +140,14 @@ def test_what_changed_is_made_anew_with_all_that_builds_on_it(runs):
     assert went(runs) == []
 
 
+def test_what_was_built_on_an_earlier_stage_1_is_made_anew_later(runs):
+    went(runs)
+    runs.versions["20_stage1"] = "2"
+    assert went(runs, [("none", 0)]) == ALL[:3]
+    assert went(runs)[:2] == ["30 no_shuffle s0", "52 no_shuffle s0"]
+    assert went(runs) == []
+
+
 def test_a_clone_goes_on_from_the_files_that_git_keeps(runs, out):
     went(runs)
     for file in out.rglob("weights.npz"):
