@@ -145,6 +145,15 @@ def test_every_test_names_runs_that_the_sweep_knows(name, test):
         assert {asked["row"], asked.get("minus", asked["row"])} <= rows
 
 
+def test_claims_of_others_are_told_in_our_words_and_look_like_it():
+    """None of the texts is here to be quoted from."""
+    assert [group.get("paraphrase", False) for group in GROUPS] == [True, True, False]
+    page = (paths.ROOT / "reports" / "CLAIMS.md").read_text()
+    heads = [line for line in page.splitlines() if line.startswith("| Claim")]
+    assert [head.startswith("| Claim, paraphrased |") for head in heads] == [True, True, False]
+    assert not re.search('[“”"]', page + " ".join(claim["said"] for claim in CLAIMS))
+
+
 def test_the_core_of_the_board_is_there():
     tests = [test["sweep"] for _, test in TESTS if "sweep" in test]
     pairs = {(t["task"], t["one"], t["other"]) for t in tests}

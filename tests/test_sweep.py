@@ -1,5 +1,6 @@
 """A sweep runs each training once, goes on where it was stopped, and says what there is."""
 
+import ast
 import hashlib
 import json
 import os
@@ -268,21 +269,38 @@ def test_the_table_has_a_row_for_each_seed_encoder_and_task_in_the_order_of_the_
 def test_words_choose_ablations_and_seeds():
     assert sweep.chosen(["ablation=none,umt", "seed=range(2)"]) == (
         "sweep",
-        [("none", 0), ("none", 1), ("umt", 0), ("umt", 1)],
+        [("none", 0), ("umt", 0), ("none", 1), ("umt", 1)],
     )
-    assert sweep.chosen(["seed=1,2", "ablation=none,umt", "scale=smoke"]) == (
+    assert sweep.chosen(["seed=2,1", "ablation=tube_55,umt", "scale=smoke"]) == (
         "smoke",
-        [("none", 1), ("umt", 1), ("none", 2), ("umt", 2)],
+        [("umt", 2), ("umt", 1), ("tube_55", 2), ("tube_55", 1)],
     )
     scale, pairs = sweep.chosen([])
     assert scale == "sweep" and len(pairs) == 5 * len(sweep.SWEPT)
+    first = len(sweep.CORE)
+    for seed in range(5):  # balanced at any time, `none` first
+        assert pairs[first * seed :][:first] == [(name, seed) for name in sweep.CORE]
     assert sorted(sweep.SWEPT) == config.groups()["ablation"]  # nothing is forgotten
+
+
+def test_baselines_of_49_are_trainings_of_the_sweep(out):
+    """The same folders, so that none is trained twice."""
+    cells = json.loads((paths.NOTEBOOKS / "49_baselines.ipynb").read_text())["cells"]
+    source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    named = [node for node in ast.parse(source).body if isinstance(node, ast.Assign)]
+    (told,) = [node.value for node in named if getattr(node.targets[0], "id", "") == "TRAINED"]
+    swept = {step for name in sweep.CORE for step in chains.trainings(name)}
+    cfg = config.load("49_baselines", "seed=3")
+    for step in {Step(*one) for own in ast.literal_eval(told).values() for one in own}:
+        assert step in swept
+        folder = results.run(cfg, step.notebook, ablation=step.ablation)
+        assert folder == paths.OUT / sweep.composed(cfg.scale, Run(step, cfg.seed)).out
 
 
 def test_the_pipeline_has_the_five_seed_part():
     stage = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text())["stages"]["sweep"]
     own = stage["matrix"]
-    assert own["ablation"] == [*sweep.SWEPT[: len(own["ablation"])]] and len(own["seed"]) == 5
+    assert own["ablation"] == [*sweep.CORE] and len(own["seed"]) == 5
     (told,) = stage["metrics"][0]
     where = told.replace("${item.ablation}", "none").replace("${item.seed}", "3")
     cfg = sweep.composed("sweep", Run(Step(chains.SCORES, "none"), 3))

@@ -315,7 +315,8 @@ def page(frame: pd.DataFrame) -> str:
         "Written by `python -m vplib.claims` from [claims.yaml](claims.yaml), "
         "[published/](published/) and [tables/](tables/); nothing here is typed. Every empirical "
         "sentence of the blog post and every ablation claim of the paper: what was published, what "
-        "a small controlled world says, and a verdict. In quotation marks are the source's own words.",
+        "a small controlled world says, and a verdict. Claims are paraphrases, in our words, with "
+        "the place where the source says so: none is a quotation.",
         "",
         f"**Rule.** {RULE[0].upper()}{RULE[1:]}. Fewer seeds decide nothing. *Recomputed*: from the "
         "published tables alone. *Not testable here*: with the reason. *Not yet run*: the command is "
@@ -336,8 +337,10 @@ def page(frame: pd.DataFrame) -> str:
     for group in claims():
         own = frame[frame["group"] == group["group"]]
         lines += ["", f"## {group['group']}", "", group["about"], ""]
+        claim = "Claim, paraphrased" if group.get("paraphrase") else "Claim"
         lines += [
-            "| Claim | Where | Published | What was looked at | Ours | g | p | Could detect | Verdict |"
+            f"| {claim} | Where | Published | What was looked at | Ours | g | p | Could detect | "
+            "Verdict |"
         ]
         lines += ["|---|---|---|---|---|---|---|---|---|"]
         before = None

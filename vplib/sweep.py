@@ -1,7 +1,8 @@
 """Whole chains of ablations and seeds, one after another, and what of them is done.
 
 `python -m vplib.sweep run 'ablation=none,no_shuffle' 'seed=range(5)'`: for each pair stage 1, once a
-seed, then stage 2, then the scores of its encoder (`vplib.chains`). It can be stopped at any time
+seed, then stage 2, then the scores of its encoder (`vplib.chains`). Seed after seed, so that what
+there is at any time compares, and those of CORE before all others. It can be stopped at any time
 and goes on where it was; what is finished (`vplib.finished`) is not run again. `status` shows what
 is done, `table` writes the scores of all runs to `reports/tables/sweep.csv`. Without words
 all ablations of SWEPT are meant, five seeds each, at scale=sweep.
@@ -24,23 +25,18 @@ from omegaconf import DictConfig, OmegaConf
 from vplib import chains, config, environment, files, finished, paths, progress, run
 from vplib.chains import Step
 
-SWEPT = (  # in this order; the first of them with five seeds, the others as far as time goes
+CORE = (  # with five seeds, seed after seed; the last three are the baselines of 49
     *("none", "no_shuffle", "no_global", "no_local", "masked_only", "scratch_init"),
     *("stage1_continued", "pixel_targets", "image_teacher", "no_shuffle_warmup"),
     *("plain_mixing", "no_token_drop", "high_quality", "public_corpora"),
-    *(
-        "random_teacher",
-        "bevt_55",
-        "bevt_75",
-        "bevt_85",
-        "tube_55",
-        "tube_65",
-        "tube_75",
-        "tube_85",
-    ),
-    *("two_stage", "extra_clips", "decoder_4", "visible_only", "raw_targets", "random_mask"),
-    *("temporal_4", "two_alternating", "two_mixed", "only_internvid", "only_yt180m", "only_wts70m"),
-    *("only_ac2", "only_videocc", "only_ac3", "single_frame", "videomae", "umt"),
+    *("single_frame", "videomae", "umt"),
+)
+SWEPT = (  # the others as far as time goes
+    *CORE,
+    *("random_teacher", "bevt_55", "bevt_75", "bevt_85", "tube_55", "tube_65", "tube_75"),
+    *("tube_85", "two_stage", "extra_clips", "decoder_4", "visible_only", "raw_targets"),
+    *("random_mask", "temporal_4", "two_alternating", "two_mixed", "only_internvid"),
+    *("only_yt180m", "only_wts70m", "only_ac2", "only_videocc", "only_ac3"),
 )
 WORDS = (f"ablation={','.join(SWEPT)}", "seed=range(5)", "scale=sweep")
 COLUMNS = ["ablation", "seed", "encoder", "task", "metric", "value", "low", "high"]
@@ -57,8 +53,8 @@ class Run(NamedTuple):
 
 
 def chosen(words: Iterable[str]) -> tuple[str, list[tuple[str, int]]]:
-    """The scale and the (ablation, seed) that words in Hydra's grammar name, in its order: the last
-    key varies fastest. Raises ConfigError for any other key, an unknown option or two scales.
+    """The scale and the (ablation, seed) that words in Hydra's grammar name: those of CORE first, and
+    seed after seed. Raises ConfigError for any other key, an unknown option or two scales.
     """
     given = [*words]
     named = {word.partition("=")[0] for word in given}
@@ -75,7 +71,9 @@ def chosen(words: Iterable[str]) -> tuple[str, list[tuple[str, int]]]:
             config.check(chains.STAGE2, [f"{key}={value}"])  # says what is wrong
     if len(scales := sorted({one["scale"] for one in runs})) > 1:
         raise config.ConfigError(f"a sweep has one scale, given {' and '.join(scales)}")
-    return scales[0], [(one["ablation"], int(one["seed"])) for one in runs]
+    pairs = [(one["ablation"], int(one["seed"])) for one in runs]
+    seeds = [*dict.fromkeys(seed for _, seed in pairs)]
+    return scales[0], sorted(pairs, key=lambda pair: (pair[0] not in CORE, seeds.index(pair[1])))
 
 
 def composed(scale: str, one: Run) -> DictConfig:
