@@ -45,13 +45,20 @@ verify: setup ## rerun the main job (seed 0) and compare its results with the co
 test: setup ## all tests, every notebook included, in a fresh temporary folder
 	@tmp=$$(mktemp -d) && TMPDIR="$$tmp" $(BIN)/python -m pytest -p no:cacheprovider -n 2 --dist loadfile --no-loadscope-reorder; status=$$?; rm -rf "$$tmp"; exit $$status
 
-test-extras: .venv-extras/.ok ## tests that need PyTorch, OpenVINO and a compiler for TPUs (installs gigabytes into .venv-extras)
+test-extras: .venv-extras/.ok .venv-beam/.ok ## tests that need PyTorch, OpenVINO, a compiler for TPUs and Apache Beam (installs gigabytes)
 	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py tests/test_public_lm.py
+	JAX_PLATFORMS=cpu .venv-beam/bin/python -m pytest -p no:cacheprovider tests/test_beam.py tests/test_croissant.py
 
 .venv-extras/.ok: requirements.lock pyproject.toml
 	$(PY) -m venv --clear .venv-extras
 	.venv-extras/bin/python -m pip install -q --no-deps -r requirements.lock
 	.venv-extras/bin/python -m pip install -q --constraint requirements.lock --no-build-isolation -e '.[peers]'
+	@touch $@
+
+.venv-beam/.ok: requirements.lock pyproject.toml
+	$(PY) -m venv --clear .venv-beam
+	.venv-beam/bin/python -m pip install -q --no-deps -r requirements.lock
+	.venv-beam/bin/python -m pip install -q -e '.[beam]' mlcroissant
 	@touch $@
 
 lint: setup ## style of code and notebooks

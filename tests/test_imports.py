@@ -32,6 +32,7 @@ COMMANDS = {
     "export": {"model", "cards", "shipped"},
     "predict": {"evaluate", "model", "data", "figures", "timelines"},
     "caption": {"evaluate", "model", "data"},
+    "croissant": {"data", "world"},
     "shipped": {"model", "data", "results", "cards"},
 }
 OWNERS = {  # package -> the only modules that import it
@@ -41,6 +42,8 @@ OWNERS = {  # package -> the only modules that import it
     "grain": {"data.pipeline", "data.cached", "data.labelled"},
     "array_record": {"data.shards"},
     "av": {"data"},
+    "fsspec": {"data.buckets"},
+    "apache_beam": {"data.beam"},
     "sentencepiece": {"data.text"},
     "orbax": {"train.states"},
 }

@@ -148,6 +148,14 @@ def test_finished_shards_are_kept_and_a_changed_source_writes_all_again(tmp_path
     assert len(shards.Shards(tmp_path)) == 31 and len(list(tmp_path.glob("*.array_record"))) == 4
 
 
+def test_a_shard_that_was_cut_short_is_written_again(tmp_path):
+    write(Toy(), tmp_path)
+    before, path = contents(tmp_path), tmp_path / "toy-00001-of-00003.array_record"
+    path.write_bytes(path.read_bytes()[:-10])
+    write(Toy(), tmp_path)
+    assert contents(tmp_path) == before
+
+
 class Louder(Toy):
     """Other words for one clip of the second shard."""
 

@@ -47,7 +47,7 @@ class ClipSource:
         return len(self.shards)
 
     def __repr__(self) -> str:  # Grain puts this into its checks: must not depend on the machine
-        return f"ClipSource({self.shards.manifest['fingerprint']}, {self.resolution})"
+        return f"ClipSource({self.shards.fingerprint}, {self.resolution})"
 
     def __getitem__(self, index: int) -> dict:
         index = int(index)

@@ -5,6 +5,7 @@ any number of processes, in any order, and again after an interruption, and come
 the byte.
 """
 
+import bisect
 import collections
 import contextlib
 import csv
@@ -12,6 +13,7 @@ import errno
 import hashlib
 import importlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -27,6 +29,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import msgpack
 
 from vplib import files
+from vplib.data import buckets
 from vplib.data.video import VideoError
 
 FORMAT = 2  # raise it when the bytes of a shard change: shards of another are written again
@@ -112,6 +115,31 @@ def write(
     is writing to it.
     """
     total, folder = len(source), Path(folder)
+    origin, tasks = plan(source, shard_size)
+    with files.locked(folder, doing="writing shards"):
+        with files.explained(folder):
+            for name in outdated(source.name, os.listdir(folder), tasks):
+                (folder / name).unlink(missing_ok=True)
+        shards, skipped, seen = [], 0, 0
+        with _mapped(source, origin, folder, workers) as written:
+            for (_, indices), shard in zip(tasks, written(tasks), strict=True):
+                shards.append(shard)
+                skipped += len(shard["skipped"])
+                seen = indices.stop
+                if progress is not None:
+                    progress.update(seen, skipped=skipped)
+                if skipped > max_skipped_fraction * total:  # hopeless: do not read the rest
+                    break
+        return finish(source, shards, folder, max_skipped_fraction, seen=seen)
+
+
+def plan(source: Source, shard_size: int) -> tuple[str, list[tuple[str, range]]]:
+    """What `write` does, task by task: a digest of all that decides the bytes of shards, and file
+    name and source indices of each.
+
+    Raises ShardError for a source whose name cannot begin a file name and for one without clips.
+    """
+    total = len(source)
     if not re.fullmatch(r"[\w.-]+", source.name):
         raise ShardError(
             f"{source.name!r}: this name cannot begin a file name; "
@@ -119,33 +147,43 @@ def write(
         )
     if not total:
         raise ShardError(f"{source.name}: the source holds no clips; point it at some.")
-    with files.locked(folder, doing="writing shards"):
-        settings = json.dumps([FORMAT, source.name, source.fingerprint, total, shard_size])
-        tasks = _tasks(source.name, total, shard_size, folder)
-        origin = hashlib.sha256(settings.encode()).hexdigest()
-        _remove_outdated(folder, source.name, keep={path.stem for path, _ in tasks})
+    settings = json.dumps([FORMAT, source.name, source.fingerprint, total, shard_size])
+    starts = range(0, total, shard_size)
+    tasks = [
+        (
+            f"{source.name}-{shard:05d}-of-{len(starts):05d}.array_record",
+            range(start, min(start + shard_size, total)),
+        )
+        for shard, start in enumerate(starts)
+    ]
+    return hashlib.sha256(settings.encode()).hexdigest(), tasks
 
-        shards, skipped, seen = [], [], 0
-        with _mapped(source, origin, workers) as written:
-            for (_, indices), shard in zip(tasks, written(tasks), strict=True):
-                shards.append(shard)
-                skipped += shard["skipped"]
-                seen = indices.stop
-                if progress is not None:
-                    progress.update(seen, skipped=len(skipped))
-                if len(skipped) > max_skipped_fraction * total:  # hopeless: do not read the rest
-                    break
-        report = folder / "skipped.csv"
-        write_skipped(report, skipped)
-        if len(skipped) == total or len(skipped) > max_skipped_fraction * total:
-            raise ShardError(
-                f"{source.name}: {len(skipped)} of the first {seen} clips (of {total}) cannot be "
-                f"used and the allowed share is {max_skipped_fraction:g}, so no manifest was "
-                f"written (first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files "
-                f"listed in {report} or raise data.max_skipped_fraction."
-            )
-        manifest = _manifest(source.name, shards)
-        _write_json(folder / "manifest.json", manifest)
+
+def finish(
+    source: Source,
+    shards: list[dict],
+    folder: Path,
+    max_skipped_fraction: float,
+    *,
+    seen: int,
+    place: str | Path | None = None,
+) -> dict:
+    """Writes `skipped.csv` and then `manifest.json` of the shards of the first `seen` clips, from
+    the facts that `write_shard` returned, in order; returns the manifest.
+
+    `place` is what messages call the folder. Raises ShardError, and writes no manifest, as `write`.
+    """
+    total, skipped = len(source), [clip for shard in shards for clip in shard["skipped"]]
+    write_skipped(folder / "skipped.csv", skipped)
+    if len(skipped) == total or len(skipped) > max_skipped_fraction * total:
+        raise ShardError(
+            f"{source.name}: {len(skipped)} of the first {seen} clips (of {total}) cannot be "
+            f"used and the allowed share is {max_skipped_fraction:g}, so no manifest was "
+            f"written (first: {skipped[0]['file']} {skipped[0]['reason']}); repair the files "
+            f"listed in {place or folder}/skipped.csv or raise data.max_skipped_fraction."
+        )
+    manifest = _manifest(source.name, shards)
+    _write_json(folder / "manifest.json", manifest)
     return manifest
 
 
@@ -163,21 +201,26 @@ def _manifest(name: str, shards: list[dict]) -> dict:
 class Shards:
     """Random access to a folder that `write` filled; `shards[i]` is a Clip.
 
-    Safe in threads, survives pickling. Raises ShardError if the folder is incomplete or a shard is
-    damaged.
+    A folder in a bucket, or one that stands in for it (vplib.data.buckets), has its shards fetched
+    when they are first used. What a table beside a shard drops (vplib.data.decisions) is not there,
+    unless `whole`. Safe in threads, survives pickling. Raises ShardError if the folder is incomplete,
+    a shard is damaged or everything is dropped, and BucketError.
     """
 
-    def __init__(self, folder: str | Path):
-        self.folder = Path(folder)
+    def __init__(self, folder: str | Path, *, whole: bool = False):
+        self.folder = buckets.near(str(folder)) if buckets.inside(folder) else Path(folder)
+        self._bucket = buckets.of(self.folder)
         try:
             self.manifest = json.loads((self.folder / "manifest.json").read_bytes())
             shards = [shard for shard in self.manifest["shards"] if shard["records"]]
             promised = {self.folder / shard["file"]: shard["bytes"] for shard in shards}
+            counts = [shard["records"] for shard in shards]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ShardError(
                 f"{self.folder}: there is no finished corpus (manifest.json); prepare it first."
             ) from error
-        for path, size in promised.items():
+        self._promised, self._ends = [*promised.items()], [*itertools.accumulate(counts)]
+        for path, size in promised.items() if self._bucket is None else ():
             found = path.stat().st_size if path.exists() else 0
             if found != size:
                 raise ShardError(
@@ -187,13 +230,24 @@ class Shards:
         damaged = (
             f"{self.folder}: a shard is damaged; delete the folder and prepare the corpus again."
         )
+        names = [*map(str, promised)]
+        if self._bucket is not None:  # with their counts, they are not opened before they are used
+            names = [f"{name}[0:{count}]" for name, count in zip(names, counts, strict=True)]
         try:
-            self._records = _array_record("data_source").ArrayRecordDataSource([*map(str, promised)])
+            self._records = _array_record("data_source").ArrayRecordDataSource(names)
         except RuntimeError as error:
             raise ShardError(damaged) from error
         # ArrayRecord opens some damaged files as ones of 0 records.
-        if len(self) != self.manifest["records"]:
+        if len(self._records) != self.manifest["records"]:
             raise ShardError(damaged)
+        self.dropped = {} if whole else dropped(self.folder, self.manifest)
+        self._kept = range(len(self._records))
+        if self.dropped:
+            self._kept = [record for record in self._kept if record not in self.dropped]
+        if not self._kept:
+            raise ShardError(
+                f"{self.folder}: tables beside the shards drop every clip; remove those that do."
+            )
 
     def original(self, index: int) -> tuple[bytes, dict]:
         """The stored video file and its metadata."""
@@ -206,62 +260,84 @@ class Shards:
         totals = self.manifest["statistics"]["totals"]
         return totals["frames"] == totals["clips"]
 
+    @property
+    def fingerprint(self) -> str:
+        """A digest of all clips that are there."""
+        known = self.manifest["fingerprint"]
+        return _digest([f"{known} {sorted(self.dropped)}".encode()]) if self.dropped else known
+
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._kept)
 
     def __getitem__(self, index: int) -> Clip:
         if not 0 <= index < len(self):
             raise IndexError(f"{self.folder}: there is no clip {index}, only 0 to {len(self) - 1}.")
+        record = self._kept[index]
+        if self._bucket is not None:
+            buckets.fetch(self._bucket, *self._promised[bisect.bisect_right(self._ends, record)])
         try:
-            return Clip(**msgpack.unpackb(self._records[index]))
+            return Clip(**msgpack.unpackb(self._records[record]))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise ShardError(
-                f"{self.folder}: record {index} is damaged; "
+                f"{self.folder}: record {record} is damaged; "
                 "delete the folder and prepare the corpus again."
             ) from error
 
 
-def _tasks(name: str, total: int, shard_size: int, folder: Path) -> list[tuple[Path, range]]:
-    """File and source indices of every shard."""
-    starts = range(0, total, shard_size)
-    return [
-        (
-            folder / f"{name}-{shard:05d}-of-{len(starts):05d}.array_record",
-            range(start, min(start + shard_size, total)),
-        )
-        for shard, start in enumerate(starts)
-    ]
+def table_of(file: str, step: str) -> str:
+    """The name of the table beside a shard in which a step says what it drops."""
+    return f"{Path(file).stem}.{step}.json"
 
 
-def _remove_outdated(folder: Path, name: str, keep: set[str]):
-    """Removes the manifest and what a killed process or a corpus of another size left."""
-    shard = rf"\.?({re.escape(name)}-\d+-of-\d+)\.(array_record|json|source)"
-    with files.explained(folder):
-        # A manifest of other shards must not describe what is being written.
-        (folder / "manifest.json").unlink(missing_ok=True)
-        for path in folder.iterdir():
-            found = re.fullmatch(shard, path.name)
-            if found and found[1] not in keep or re.fullmatch(rf"\.?{shard}\.(.+\.)?tmp", path.name):
-                path.unlink()
+def dropped(folder: Path, manifest: dict) -> dict[int, list[str]]:
+    """The records that tables beside shards drop, with the steps that do; tables of another corpus
+    than the manifest's do not count. Raises ShardError for a damaged table.
+    """
+    found, start = collections.defaultdict(list), 0
+    for shard in manifest["shards"]:
+        for path in sorted(folder.glob(table_of(shard["file"], "*"))):
+            try:
+                table = json.loads(path.read_bytes())
+                if table["corpus"] == manifest["fingerprint"]:
+                    for one in table["dropped"]:
+                        found[start + one["record"]].append(table["step"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise ShardError(f"{path}: the table is damaged; remove it.") from error
+        start += shard["records"]
+    return dict(found)
+
+
+def outdated(name: str, found: Iterable[str], tasks: Iterable[tuple[str, range]]) -> list[str]:
+    """The files among `found` that a plan of these tasks does not keep: the manifest, which must
+    not describe what is being written, and what a killed process or a corpus of another size left.
+    """
+    keep = {Path(file).stem for file, _ in tasks}
+    shard = rf"\.?({re.escape(name)}-\d+-of-\d+)\.(array_record|json|source|\w+\.json)"
+
+    def stale(file: str) -> bool:
+        here = re.fullmatch(shard, file)
+        return bool(here and here[1] not in keep or re.fullmatch(rf"\.?{shard}\.(.+\.)?tmp", file))
+
+    return [file for file in found if file == "manifest.json" or stale(file)]
 
 
 @contextlib.contextmanager
 def _mapped(
-    source: Source, origin: str, workers: int
+    source: Source, origin: str, folder: Path, workers: int
 ) -> Iterator[Callable[[list], Iterable[dict]]]:
-    """A `map` of `_write_shard` over tasks, here or in processes.
+    """A `map` of `write_shard` over tasks, here or in processes.
 
     Leaving early cancels what has not begun.
     """
     if not workers:
-        yield lambda tasks: (_write_shard(source, origin, *task) for task in tasks)
+        yield lambda tasks: (write_shard(source, origin, folder, *task) for task in tasks)
         return
     # spawn: forking a process that runs JAX or a notebook's threads may deadlock.
     pool = ProcessPoolExecutor(
         workers,
         multiprocessing.get_context("spawn"),
         initializer=_start_worker,
-        initargs=(source, origin),
+        initargs=(source, origin, folder),
     )
     try:
         yield lambda tasks: pool.map(_write_shard_in_worker, tasks)
@@ -274,10 +350,10 @@ def _mapped(
         pool.shutdown(cancel_futures=True)
 
 
-def _start_worker(source: Source, origin: str):
+def _start_worker(source: Source, origin: str, folder: Path):
     """Sends the source to each process once, not with every task: its list of files may be long."""
     global _worker_arguments
-    _worker_arguments = source, origin
+    _worker_arguments = source, origin, folder
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -287,21 +363,35 @@ def _end_with_parent():
     os._exit(1)
 
 
-def _write_shard_in_worker(task: tuple[Path, range]) -> dict:
-    return _write_shard(*_worker_arguments, *task)
+def _write_shard_in_worker(task: tuple[str, range]) -> dict:
+    return write_shard(*_worker_arguments, *task)
 
 
-def _write_shard(source: Source, origin: str, path: Path, indices: range) -> dict:
-    """Writes one shard, its JSON of facts and, last, its stamp, unless they are there and of this
-    origin; returns the facts.
+def stamp_of(file: str) -> str:
+    """The name of the hidden file that says what a shard was written from."""
+    return f".{Path(file).stem}.source"
 
-    The stamp names the bytes, too: shards that DVC or a person put there have none, or another's.
+
+def kept(origin: str, facts: bytes, stamp: bytes, size: int) -> dict | None:
+    """What the JSON beside a shard says, if the stamp says that it is of this origin, and of these
+    bytes: shards that DVC or a person put there have no stamp, or another's. `size`: the shard's.
     """
-    facts_path, stamp = path.with_suffix(".json"), path.with_name(f".{path.stem}.source")
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        facts = json.loads(facts_path.read_bytes())
-        kept = stamp.read_text(encoding="utf-8") == _stamped(origin, facts)
-        if kept and facts["bytes"] == path.stat().st_size:
+    with contextlib.suppress(ValueError, KeyError, TypeError):
+        known = json.loads(facts)
+        if stamp.decode() == _stamped(origin, known) and known["bytes"] == size:
+            return known
+    return None
+
+
+def write_shard(source: Source, origin: str, folder: Path, file: str, indices: range) -> dict:
+    """Writes one shard of a plan, its JSON of facts and, last, its stamp, unless they are there and
+    of this origin; returns the facts. Raises FileError, and MemoryError.
+    """
+    path, stamp = folder / file, folder / stamp_of(file)
+    facts_path = path.with_suffix(".json")
+    with contextlib.suppress(OSError):
+        there = facts_path.read_bytes(), stamp.read_bytes(), path.stat().st_size
+        if facts := kept(origin, *there):
             return facts
     skipped, statistics, digests, mistakes = [], [], [], False
     with files.replacing(path) as temporary:

@@ -35,7 +35,8 @@ class TrainingError(RuntimeError):
 
 
 def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
-    """A digest of all that decides a training's result: configuration, shards' manifests, code.
+    """A digest of all that decides a training's result: configuration, shards' manifests and the
+    tables of what is dropped of them, code.
 
     `config` is YAML text, of which the keys in `environment.FREE` do not count; what follows its
     last line break counts as it is (the digest of weights that the training begins with). Of the
@@ -52,6 +53,8 @@ def identity(config: str, folders: Iterable[Path], *used: Callable) -> str:
     digest = hashlib.sha256(json.dumps([values, rest, reached], sort_keys=True).encode())
     for folder in folders:
         digest.update((Path(folder) / "manifest.json").read_bytes())
+        for table in sorted(Path(folder).glob("*-of-*.*.json")):
+            digest.update(table.name.encode() + table.read_bytes())
     return digest.hexdigest()
 
 
