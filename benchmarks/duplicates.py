@@ -28,7 +28,7 @@ from scipy.stats import binomtest
 
 from vplib import files, paths
 from vplib.data import video
-from vplib.data.duplicates import COPY, RATE, Evaluation, Match, pictures
+from vplib.data.duplicates import CHECKED, RATE, Evaluation, Match, pictures
 from vplib.world import corpora
 
 COLUMNS = ["source", "clips", "number", "flagged_percent", "low", "high", "bar", "clips_a_second"]
@@ -111,9 +111,9 @@ def measured(
 
     def asked(kind: str, file: bytes) -> Match | None:
         start = time.process_time()
-        found = evaluation.match(pictures(file, name="clip", rate=RATE / 2))
+        found = evaluation.match(pictures(file, name="clip", rate=CHECKED))
         seconds[kind] += time.process_time() - start
-        return found if found and found.score >= COPY else None
+        return found if found and found.copy else None
 
     for number, (frames, length, fps) in enumerate(clips):
         for kind in KINDS:

@@ -67,7 +67,25 @@ def test_a_single_frame_of_an_evaluation_clip_is_a_copy_too():
     frames = corpora.render(corpora.scene("appearance/test", 1), resolution=64, frames=16)
     there = duplicates.pictures(video.encode(frames, 8.0), name="a", rate=duplicates.RATE)
     image = duplicates.pictures(video.encode(frames[9:10], 8.0), name="b", rate=4.0)
-    assert duplicates.Evaluation([there]).match(image).score > duplicates.COPY
+    assert duplicates.Evaluation([there]).match(image).copy
+
+
+def test_the_same_scene_is_no_copy_where_something_else_happens():
+    """As in two clips of one still camera."""
+    ground = corpora.render(corpora.scene("motion/test", 0), resolution=64, frames=1)
+    clips = np.repeat(ground[None], 3, axis=0).repeat(16, axis=1)
+    for frame in range(16):
+        clips[0, frame, 40:52, 2 * frame : 2 * frame + 12] = 255  # to the right
+        clips[1, frame, 40:52, 40 - 2 * frame : 52 - 2 * frame] = 255  # to the left
+    there, other, still = (
+        duplicates.pictures(video.encode(clip, 8.0), name="a", rate=duplicates.RATE)
+        for clip in clips
+    )
+    evaluation = duplicates.Evaluation([there])
+    assert evaluation.match(there).copy and not evaluation.match(other).copy
+    assert evaluation.match(other).score > duplicates.COPY  # which alone would not tell
+    found = duplicates.Evaluation([still]).match(still)
+    assert found.moving is None and found.copy
 
 
 class Videos:

@@ -23,8 +23,9 @@ from vplib.data.shards import Clip, Shards
 RULES = 1  # part of the identity: raise it when another clip would be found
 SIDE = 32  # pixels of the pictures, whatever the shape of the frame
 COARSE = 8  # pixels of the pictures that propose
-RATE = 8.0  # pictures a second of an evaluation clip; of a clip that is checked, half as many
-FEWEST, MOST = 4, 64  # pictures of a clip that have to be shared; that are taken of one
+RATE, CHECKED = 16.0, 4.0  # pictures a second of an evaluation clip, of a clip that is checked
+PROPOSING = 8.0  # of the former, those whose crops are compared with all clips
+FEWEST, MOST = 4, 128  # pictures of a clip that have to be shared; that are taken of one
 # Top, left and side of what a copy may show of a frame, as shares of it; the fit goes on from there.
 VIEWS = [(0.0, 0.0, 1.0)] + [
     (top, left, side)
@@ -36,6 +37,9 @@ FINE = 24  # pixels of the pictures that decide
 PROPOSED, STARTS = 4, 3  # evaluation clips that are fitted to one clip; views of each to start from
 PROPOSES = 0.75  # mean correlation of coarse pictures
 COPY = 0.85  # mean correlation of fitted pictures
+MOVING = 0.55  # correlation of what changes in them
+STILL = 0.97  # mean correlation of fitted pictures of clips in which too little moves to compare
+CHANGES = 2.0  # of 255: the least deviation from its mean picture that is motion to compare
 
 
 class Pictures(NamedTuple):
@@ -47,14 +51,23 @@ class Pictures(NamedTuple):
 
 class Match(NamedTuple):
     """The evaluation clip that a clip shows: `score` is the mean correlation of their pictures,
-    `shift` the seconds from its beginning to the clip's, `part` its top, left, height and width
+    `moving` that of what changes in them, which a still camera leaves apart (None where too little
+    does), `shift` the seconds from its beginning to the clip's, `part` its top, left, height and width
     that the clip shows, as shares.
     """
 
     clip: int
     score: float
+    moving: float | None
     shift: float
     part: tuple[float, float, float, float]
+
+    @property
+    def copy(self) -> bool:
+        """Whether it is one: the same scene, and the same happens in it."""
+        if self.moving is None:
+            return self.score >= STILL
+        return self.score >= COPY and self.moving >= MOVING
 
 
 def pictures(file: bytes | Path, *, name: str, rate: float) -> Pictures:
@@ -86,10 +99,20 @@ def _unit(grey: Float[np.ndarray, "*N P P"]) -> Float[np.ndarray, "*N PP"]:
     return np.where(length > 2 * flat.shape[-1] ** 0.5, flat / np.maximum(length, 1e-9), 0)
 
 
-def _part(grey: Float[np.ndarray, "T P P"], part: Sequence[float], count: int):
+def _small(
+    grey: Float[np.ndarray, "T P P"], part: Sequence[float], count: int = FINE
+) -> Float[np.ndarray, "T Q Q"]:
+    """A part of pictures in `count` x `count` pixels."""
     top, left, height, width = part
     rows, columns = areas(top, height, SIDE, count), areas(left, width, SIDE, count)
-    return _unit(rows @ grey @ columns.T)
+    return rows @ grey @ columns.T
+
+
+def _part(
+    grey: Float[np.ndarray, "T P P"], part: Sequence[float], count: int
+) -> Float[np.ndarray, "T QQ"]:
+    """The same as vectors whose products are correlations."""
+    return _unit(_small(grey, part, count))
 
 
 class Evaluation:
@@ -98,7 +121,7 @@ class Evaluation:
     def __init__(self, clips: Sequence[Pictures]):
         self.clips = [*clips]
         coarse = [
-            _part(clip.grey, (top, left, side, side), COARSE)
+            _part(clip.grey[:: _every(clip)], (top, left, side, side), COARSE)
             for clip in self.clips
             for top, left, side in VIEWS
         ]
@@ -109,7 +132,7 @@ class Evaluation:
     def match(self, clip: Pictures) -> Match | None:
         """The likeliest source of a clip; None where no picture is like one of an evaluation clip."""
         found = [self._fitted(clip, *divmod(one, len(VIEWS))) for one in self._proposed(clip)]
-        return max((one for one in found if one), key=lambda one: one.score, default=None)
+        return max(filter(None, found), key=lambda one: (one.copy, one.score), default=None)
 
     def _proposed(self, clip: Pictures) -> list[int]:
         """The likeliest clips with their views, numbered as _starts."""
@@ -154,7 +177,14 @@ class Evaluation:
                 part, score = best, tried[best]
             shift, score = _best_shift(alike(part), clip.times, there.times)
             pairs = _pairs(clip.times, there.times, shift)
-        return Match(number, score, shift, part)
+        return Match(number, score, _moving(clip, there, pairs, part), shift, part)
+
+
+def _every(clip: Pictures) -> int:
+    """Which pictures propose: PROPOSING a second are enough, all of a video of few frames."""
+    if len(clip.times) < 2:
+        return 1
+    return max(1, round(1 / PROPOSING / float(np.diff(clip.times).mean())))
 
 
 def _pairs(
@@ -165,6 +195,23 @@ def _pairs(
     moments = own + shift
     inside = np.flatnonzero((moments >= there[0] - half) & (moments <= there[-1] + half))
     return inside, np.abs(there[None] - moments[inside, None]).argmin(1)
+
+
+def _moving(
+    clip: Pictures,
+    there: Pictures,
+    pairs: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]],
+    part: tuple,
+) -> float | None:
+    """Correlation of what changes from the mean pictures of both."""
+    own, other = (
+        _small(pictures.grey[chosen], shown)
+        for pictures, chosen, shown in zip((clip, there), pairs, (WHOLE, part), strict=True)
+    )
+    own, other = own - own.mean(0), other - other.mean(0)
+    if min(own.std(), other.std()) < CHANGES:
+        return None
+    return float((own * other).mean() / (own.std() * other.std()))
 
 
 def _best_shift(
@@ -206,7 +253,19 @@ class Duplicates:
     def __init__(self, against: Sequence[Path]):
         corpora = [Shards(folder) for folder in against]
         self._names = [(corpus.folder.name, i) for corpus in corpora for i in range(len(corpus))]
-        rules = [RULES, RATE, FEWEST, len(VIEWS), PROPOSES, COPY]
+        rules = [
+            RULES,
+            RATE,
+            CHECKED,
+            PROPOSING,
+            FEWEST,
+            len(VIEWS),
+            PROPOSES,
+            COPY,
+            MOVING,
+            STILL,
+            CHANGES,
+        ]
         self.identity = decisions.identity(rules, *(corpus.fingerprint for corpus in corpora))
         self._evaluation = Evaluation(
             [
@@ -217,11 +276,12 @@ class Duplicates:
         )
 
     def __call__(self, clip: Clip, name: str) -> dict | None:
-        match = self._evaluation.match(pictures(clip.video, name=name, rate=RATE / 2))
-        if match is None or match.score < COPY:
+        match = self._evaluation.match(pictures(clip.video, name=name, rate=CHECKED))
+        if match is None or not match.copy:
             return None
         corpus, index = self._names[match.clip]
-        found = {"of": f"{corpus}[{index}]", "score": match.score, "seconds": match.shift}
+        found = {"of": f"{corpus}[{index}]", "score": match.score, "moving": match.moving}
+        found |= {"seconds": match.shift}
         return found | dict(zip(("top", "left", "height", "width"), match.part, strict=True))
 
 
