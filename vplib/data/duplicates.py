@@ -253,19 +253,8 @@ class Duplicates:
     def __init__(self, against: Sequence[Path]):
         corpora = [Shards(folder) for folder in against]
         self._names = [(corpus.folder.name, i) for corpus in corpora for i in range(len(corpus))]
-        rules = [
-            RULES,
-            RATE,
-            CHECKED,
-            PROPOSING,
-            FEWEST,
-            len(VIEWS),
-            PROPOSES,
-            COPY,
-            MOVING,
-            STILL,
-            CHANGES,
-        ]
+        rules = [RULES, RATE, CHECKED, PROPOSING, FEWEST, len(VIEWS), PROPOSES]
+        rules += [COPY, MOVING, STILL, CHANGES]
         self.identity = decisions.identity(rules, *(corpus.fingerprint for corpus in corpora))
         self._evaluation = Evaluation(
             [

@@ -15,9 +15,8 @@ from vplib.data.shards import Clip
 
 LOOKS = 8  # frames of a clip
 STILL = 6.0  # of 255: what no place of a clip without motion changes by
-PLACES = (
-    32  # along each side of a frame, whose means are compared; noise of encoding vanishes there
-)
+# Along each side of a frame, whose means are compared; noise of encoding vanishes there.
+PLACES = 32
 TILE = 12  # pixels
 SMALLEST = 96  # pixels of the shorter side below which nobody can read
 PAGE = 0.85  # of the tiles of a page show its ground
@@ -73,9 +72,7 @@ def is_page(grey: Float[np.ndarray, "H W"]) -> bool:
     # The ground shows in every tile of writing, between strokes and beside them.
     written = ~page & ((np.abs(tiles - ground) < 24).mean((1, 2)) > 0.25)
     ink = np.abs(grey - ground) > 40
-    strokes = np.abs(np.diff(ink.astype(np.int8), axis=1)).sum(
-        1
-    )  # changes along each row of pixels
+    strokes = np.abs(np.diff(ink.astype(np.int8), axis=1)).sum(1)  # along each row of pixels
     lines = (strokes >= STROKES).mean()
     return bool((page | written).mean() >= PAGE and LINES[0] <= lines <= LINES[1])
 
