@@ -34,6 +34,7 @@ COMMANDS = {
     "caption": {"evaluate", "model", "data"},
     "croissant": {"data", "world"},
     "shipped": {"model", "data", "results", "cards"},
+    "scaling": {"chains", "sweep", "comparisons", "model", "method", "world"},
 }
 OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},

@@ -12,7 +12,7 @@ from vplib import config, paths, results, run
 def order(name: str) -> tuple[int, str]:
     """Data, training, evaluation, then the lessons, which may use any of it, then the figures."""
     tens = int(name[0])
-    reads = name == "50_ablations"  # what 52 writes
+    reads = name in ("50_ablations", "51_scaling")  # what 52 writes
     return (5 if tens == 0 else tens, f"{name[0]}9_" if reads else name)
 
 
@@ -25,6 +25,11 @@ def test_notebook_runs(name):
         stand_in("30_stage2", "videomae", "umt")
     if name == "50_ablations":
         scored("none-s1", "no_shuffle-s0", "no_shuffle-s1")
+    if name == "51_scaling":
+        scored("none-s1", "size_32-s0", "size_32-s1", "size_96-s0", "size_96-s1")
+    if name == "53_mechanisms":
+        stand_in("30_stage2", "no_shuffle", "no_global")
+        shutil.rmtree(paths.OUT / "runs/.scratch/30_stage2/world-smoke-no_global-s0/state")
     run.run(name, ["scale=smoke"])
 
 
@@ -45,4 +50,8 @@ def stand_in(name: str, *ablations: str) -> None:
     test_ablations, in a fraction of the time."""
     for ablation in ablations:
         cfg = config.load(name, f"scale=smoke ablation={ablation}")
-        shutil.copy(results.run(cfg, name) / "weights.npz", Path(cfg.out) / "weights.npz")
+        own, out = results.run(cfg, name, ablation="none"), Path(cfg.out)
+        shutil.copy(own / "weights.npz", out / "weights.npz")
+        for folder in ("snapshots", "state"):
+            if (own / folder).is_dir():
+                shutil.copytree(own / folder, out / folder, dirs_exist_ok=True)

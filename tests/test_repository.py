@@ -141,7 +141,9 @@ NOT_RUN = (
     "42_captioning_qa",
     "49_baselines",
     "50_ablations",
+    "51_scaling",
     "52_scores",
+    "53_mechanisms",
 )  # but at smoke; the map of the paper says so
 
 

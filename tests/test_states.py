@@ -11,17 +11,19 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 import toy
+from flax import nnx
 from test_loop import Stop, fit, points, stopping_at
 
 from vplib import files, paths
 from vplib.model import checkpoints
 from vplib.model.checkpoints import CheckpointError
-from vplib.train import loop, states
+from vplib.train import loop, restore, states
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
@@ -323,3 +325,17 @@ def test_a_good_run_with_slow_saves_says_nothing(tmp_path, monkeypatch, caplog, 
     with caplog.at_level(logging.WARNING):
         fit(tmp_path)
     assert not caplog.records and not said(capsys)
+
+
+def test_a_state_gives_back_all_that_was_trained(finished, tmp_path):
+    out, trained = finished
+    changed = nnx.clone(trained)
+    nnx.update(changed, jax.tree.map(lambda leaf: leaf + 1, nnx.state(trained, nnx.Param)))
+    assert restore.put_in(changed, out / "state") == 12
+    digests = [checkpoints.digest(checkpoints.flatten(m)) for m in (changed, trained)]
+    assert digests[0] == digests[1]
+    with pytest.raises(CheckpointError, match="is of another model: see "):
+        restore.put_in(toy.encoder(width=32), out / "state")
+    (tmp_path / "state").mkdir()
+    with pytest.raises(CheckpointError, match="holds no training state: .* train again"):
+        restore.put_in(changed, tmp_path / "state")

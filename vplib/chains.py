@@ -2,7 +2,8 @@
 
 An overlay with a section that stage 1 reads has a stage 1 of its own, and its stage 2 builds on
 that; any other builds on the stage 1 without ablation. `chain: {stage1: NAME}` in an overlay builds
-on the stage 1 of another one, `chain: {ends: stage1}` says that no stage 2 follows.
+on the stage 1 of another one, `chain: {ends: stage1}` says that no stage 2 follows. A stage 1 that
+`continues` goes on from that without ablation, or from that of `chain: {after: NAME}`.
 """
 
 from typing import NamedTuple
@@ -29,12 +30,17 @@ def stage1(ablation: str) -> str:
     return named or (ablation if {"stage1", "data"} & {*overlay} or model else "none")
 
 
+def before(ablation: str) -> str:
+    """The ablation whose stage 1 that of `ablation` goes on from, where it `continues` one."""
+    return _overlay(ablation).get("chain", {}).get("after", "none")
+
+
 def trainings(ablation: str) -> list[Step]:
     """The trainings of an ablation in order; the last one makes the encoder that is judged."""
     overlay, first = _overlay(ablation), stage1(ablation)
     steps = [Step(STAGE1, first)]
     if overlay.get("stage1", {}).get("continues"):
-        steps.insert(0, Step(STAGE1, "none"))
+        steps.insert(0, Step(STAGE1, before(ablation)))
     if overlay.get("chain", {}).get("ends") != "stage1":
         steps.append(Step(STAGE2, ablation))
     return steps

@@ -45,12 +45,12 @@ def run(
 ) -> Path:
     """The run folder of notebook `name` that this run builds on: same source, scale and, if no other
     is given, seed. Without `ablation` it is the run without one; of stage 1 that which the chain of
-    this run's ablation begins with.
+    this run's ablation begins with, or in stage 1 itself that which it goes on from.
     """
     seed = cfg.seed if seed is None else seed
     if ablation is None:
-        own = name == chains.STAGE1 != cfg.name
-        ablation = chains.stage1(cfg.ablation) if own else "none"
+        first = chains.before if cfg.name == chains.STAGE1 else chains.stage1
+        ablation = first(cfg.ablation) if name == chains.STAGE1 else "none"
     return paths.OUT / cfg.runs / name / paths.tag(cfg.source, cfg.scale, ablation, seed)
 
 

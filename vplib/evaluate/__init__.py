@@ -6,6 +6,6 @@ which training reads). A second frozen head: multilayer; several views of a clip
 clips: perturb; long videos: windows, and over_time for one of any length. Localisation: proposals and gtad in time, boxes in space,
 localise for both with detection. Words: ranking for retrieval and choices, language for their tasks;
 captioning (CIDEr), answers and wups for what is generated, speech, which generates it. Cheaper than
-any head: readout, a linear map to texts.
+any head: readout, a linear map to texts, and rank, which needs no labels.
 Behaviour of animals, by all of these: science. Training more than a head: adapt.
 """

@@ -219,6 +219,20 @@ def opened(folder: Path, *, doing: str) -> Iterator[States]:
             logger.removeFilter(_news)
 
 
+def saved(folder: Path) -> tuple[int, PyTree]:
+    """The newest whole state in `folder`: its step, and its arrays as nested dictionaries.
+
+    Raises CheckpointError where there is none, FileError while a training writes there.
+    """
+    with opened(folder, doing="reading") as states:
+        whole = [step for step in states._steps() if states._fault(step) is None]
+        if not whole:
+            raise CheckpointError(
+                f"{folder} holds no training state: a training leaves it on its machine, so train again"
+            )
+        return whole[0], ocp.StandardCheckpointer().restore(states._place(whole[0]) / ARRAYS)
+
+
 def _news(record: logging.LogRecord) -> bool:
     """False for tracebacks that Orbax logs when a save fails: the error is raised, too."""
     return not (record.exc_info and "orbax" in record.pathname)
