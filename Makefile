@@ -47,7 +47,7 @@ test: setup ## all tests, every notebook included, in a fresh temporary folder
 
 test-extras: .venv-extras/.ok .venv-beam/.ok ## tests that need PyTorch, OpenVINO, a compiler for TPUs and Apache Beam (installs gigabytes)
 	JAX_PLATFORMS=cpu .venv-extras/bin/python -m pytest -p no:cacheprovider tests/test_extras.py tests/test_export.py tests/test_public_lm.py
-	JAX_PLATFORMS=cpu .venv-beam/bin/python -m pytest -p no:cacheprovider tests/test_beam.py tests/test_croissant.py
+	JAX_PLATFORMS=cpu .venv-beam/bin/python -m pytest -p no:cacheprovider tests/test_beam.py tests/test_croissant.py tests/test_webdataset.py
 
 .venv-extras/.ok: requirements.lock pyproject.toml
 	$(PY) -m venv --clear .venv-extras

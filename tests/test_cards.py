@@ -5,6 +5,7 @@ import pytest
 import yaml
 
 from vplib import paths
+from vplib.data.public import registry
 from vplib.world import corpora
 
 FOLDER = paths.ROOT / "data_cards"
@@ -41,6 +42,16 @@ KEYS = {
     "used_in",
     "stand_in",
 }
+BENCHMARK_SECTIONS = [
+    *SECTIONS[:3],
+    "How annotations were made",
+    "Published statistics",
+    "What the paper used",
+    *SECTIONS[5:7],
+    "Our miniature",
+    "Citation",
+]
+BENCHMARK_KEYS = KEYS - {"caption_source", "stand_in"} | {"annotation_source", "miniature"}
 CORPORA = pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv").query(
     "role == 'pretraining'"
 )
@@ -54,9 +65,11 @@ def read(file):
     ]
 
 
+EVERY = {file.stem: read(file) for file in sorted(FOLDER.glob("[a-z]*.md"))}
 CARDS = {
     header["pretty_name"]: (header, sections)
-    for header, sections in map(read, sorted(FOLDER.glob("[a-z]*.md")))
+    for header, sections in EVERY.values()
+    if "miniature" not in header
 }
 OWN, _ = CARDS["Embedded world"]
 
@@ -121,6 +134,51 @@ def test_own_card_has_sections_and_no_counts():
     header, sections = CARDS["Embedded world"]
     assert sections == OWN_SECTIONS
     assert "published" not in header
+
+
+# --- benchmarks ----------------------------------------------------------------------------------
+
+COUNTS = pd.read_csv(paths.ROOT / "reports" / "published" / "annotations.csv", dtype=str)
+CONF = {
+    file.stem: yaml.safe_load(file.read_text()).get("benchmarks", {})
+    for file in (paths.ROOT / "conf" / "data").glob("*.yaml")
+}
+BENCHMARKS = {name for name, (header, _) in EVERY.items() if "miniature" in header}
+
+
+def test_every_benchmark_has_a_card_and_every_card_its_benchmark():
+    used = {name for name in BENCHMARKS if EVERY[name][0]["used_in"]}
+    assert used == {name for name, cells in CONF.items() if cells}
+    assert BENCHMARKS - used == {"msvd", "thumos14"}  # read, too, but none of the paper's
+    assert BENCHMARKS <= registry.DATA_SETS.keys() and len(BENCHMARKS) == 24
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_benchmark_card(name):
+    header, sections = EVERY[name]
+    assert set(header) == BENCHMARK_KEYS and sections == BENCHMARK_SECTIONS
+    assert header["used_in"] == [*CONF.get(name, {})]
+    assert header["access"] in {"public", "gated", "private", "unknown"}
+    assert header["annotation_source"] in {"human", "rule"}
+    assert all((paths.ROOT / header[key]).is_file() for key in ("published", "miniature"))
+    text = (FOLDER / f"{name}.md").read_text()
+    assert f"python -m vplib.data.public {name}`" in " ".join(text.split())
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    order = ["split", "unit", "count", "source", "confidence"]
+    counts = COUNTS[COUNTS["name"] == name][order].to_numpy().tolist()
+    assert [row for row in cells if len(row) == 5][1:] == counts
+
+
+@pytest.mark.parametrize("name", sorted(name for name in BENCHMARKS if CONF.get(name)))
+def test_a_card_says_what_the_configuration_says(name):
+    text = (FOLDER / f"{name}.md").read_text()
+    cells = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    told = {row[0]: row[1:] for row in cells if len(row) == 7}
+    for cell, of in CONF[name].items():
+        frames, stride = ("unknown" if of[k] is None else str(of[k]) for k in ("frames", "stride"))
+        views = "unknown" if of["clips"] is None else f"{of['clips']} x {of['crops']}"
+        row = f"{of['table']}, {of['row']} ({of['kind']})"
+        assert told[cell] == [row, of["metric"], of["part"], frames, stride, views]
 
 
 def test_readme_links_every_card():

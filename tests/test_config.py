@@ -217,6 +217,7 @@ GIVEN = {  # a new value of every key that only evaluation reads
     "validation": "true",
     "candidates": "7",
     "families": "{motion:{test:7}}",
+    "benchmarks": "{}",
 }
 
 

@@ -1,5 +1,6 @@
 """Clips out of long videos are the frames that decoding all of it shows there, and cost no more."""
 
+import builtins
 import gc
 import json
 import pickle
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_extras import benchmark
 from test_video import make, moving_square
 
 from vplib.data import container, cutting, shards, sources, video
@@ -222,6 +224,12 @@ def test_a_film_of_many_clips_is_opened_twice_and_written_the_same_again(tmp_pat
             video.decode(read[index].video, name="clip", resolution=48, enlarge=True).frames
         )
         assert found[0] == int(np.ceil(10 * start - 1e-6))
+
+
+def test_the_benchmark_of_long_files_counts_what_is_opened(tmp_path):
+    rows = {row["name"]: row["value"] for row in benchmark("long_files").measured(3, 24, tmp_path)}
+    assert rows["opened"] == 2 and rows["speed"] > 0 and open is builtins.open
+    assert len(shards.Shards(tmp_path / "shards")) == 24
 
 
 def test_a_bad_film_is_opened_twice_too_and_leaves_out_its_clips_alone(tmp_path, monkeypatch):

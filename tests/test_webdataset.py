@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import sys
 import tarfile
 
 import pytest
@@ -119,10 +120,84 @@ def test_folders_of_the_same_files_are_read_alike(tmp_path):
     (place / "00000000.json").write_bytes(b'{"caption": "another"}')
     assert source_of(tmp_path / "files").fingerprint != before
     shutil.rmtree(place)
+    (tmp_path / "files" / "00000.parquet").unlink()
     with pytest.raises(
-        sources.SourceError, match=r"no .tar files but 00000.parquet; .* or files\.$"
+        sources.SourceError, match=r"no .tar files; .* webdataset, files or parquet"
     ):
         source_of(tmp_path / "files")
+
+
+def test_failed_lines_are_in_the_manifest_and_the_list(tmp_path):
+    members = asked("00000000", caption="a") | asked("00000001", status="failed_to_download")
+    members |= asked("00000002", status="failed_to_subsample", error="ffmpeg\x1b[2J")
+    members |= asked("00000003", status="failed_to_download", error="gone: 404")
+    source = source_of(tar_of(tmp_path / "00000.tar", members))
+    write = dict(shard_size=2, workers=0, max_skipped_fraction=0.0)
+    manifest = shards.write(source, tmp_path / "out", **write)
+    assert manifest["failed"] == {"failed_to_download": 2, "failed_to_subsample": 1}
+    assert manifest["records"] == 1 and not manifest["skipped"]
+    listed = list(csv.DictReader((tmp_path / "out" / "skipped.csv").open()))
+    assert [one["file"] for one in listed] == [f"00000.tar/0000000{n}" for n in (1, 2, 3)]
+    assert listed[1]["reason"] == "failed_to_subsample: ffmpeg\\x1b[2J"
+    assert shards.write(source, tmp_path / "out", **write) == manifest
+
+
+@pytest.fixture
+def parquet():
+    pytest.importorskip("pyarrow", reason="pyarrow is absent: make test-extras")
+    import pyarrow
+    import pyarrow.parquet
+
+    def write(path, rows, **options):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path, **options)
+
+    return write
+
+
+def test_parquet_files_are_read_alike(tmp_path, parquet):
+    members, rows = {}, []
+    for key, more in (
+        ("00000000", {"caption": ["a", "b"], "text": "['a', 'b']"}),
+        ("00000001", {"status": "failed_to_download", "caption": ["c"], "error": "gone"}),
+        ("00000002", {"caption": ["d"], "text": "['d']"}),
+    ):
+        own = asked(key, **more)
+        members |= own
+        about = json.loads(own[f"{key}.json"])
+        text = own[f"{key}.txt"].decode() if f"{key}.txt" in own else None
+        rows.append(about | {"mp4": own.get(f"{key}.mp4"), "txt": text})
+    (tmp_path / "tables").mkdir()
+    parquet(tmp_path / "tables" / "00000.parquet", rows, row_group_size=2)
+    (tmp_path / "tables" / "00000_stats.json").write_text("{}")
+    tables, tars = (
+        source_of(tmp_path / "tables"),
+        source_of(tar_of(tmp_path / "00000.tar", members)),
+    )
+    assert len(tables) == len(tars) == 2
+    for index in range(2):
+        (video_, meta), (same, told) = tables.original(index), tars.original(index)
+        assert video_ == same and meta["texts" if index == 0 else "text"]
+        assert meta | {"file_name": ""} == told | {"file_name": ""}
+    assert tables.failed == [
+        {"file": "00000.parquet/00000001", "reason": "failed_to_download: gone"}
+    ]
+    assert tables[1].video == tars[1].video
+
+
+def test_a_parquet_file_that_holds_no_videos_is_one_sentence(tmp_path, parquet):
+    parquet(tmp_path / "00000.parquet", [{"key": "00000000", "status": "success"}])
+    with pytest.raises(sources.SourceError, match=r"no column of keys or none of videos; .*\.$"):
+        source_of(tmp_path)
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(sources.SourceError, match=r"parquet file cannot be read .*\.$"):
+        source_of(tmp_path)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    with pytest.raises(sources.SourceError, match=r"pip install pyarrow, or write tar files"):
+        source_of(tmp_path)
 
 
 def test_what_was_asked_for_is_written_with_what_came_of_it(tmp_path, monkeypatch, capsys):

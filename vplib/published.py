@@ -71,6 +71,29 @@ def numbers(table: str | None = None) -> pd.DataFrame:
     return frame[frame["table"] == table].reset_index(drop=True)
 
 
+def cell(of: Mapping) -> pd.DataFrame:
+    """What the paper printed of its own models for an entry of `data.benchmarks`: `model`, `size` and
+    `value`, among others.
+    """
+    frame = numbers(of["table"])
+    ours = frame["model"].isin(["VideoPrism", "VideoPrism+PaLM-2"])
+    for column, key in (("benchmark", "row"), ("task", "kind"), ("metric", "metric")):
+        ours &= frame[column] == of[key]
+    return frame[ours].reset_index(drop=True)
+
+
+def beside(cfg: Mapping) -> None:
+    """Prints, of a data set of the paper, what it printed there and how it read the clips."""
+    for name, of in cfg["data"].get("benchmarks", {}).items():
+        rows = cell(of)
+        pairs = zip(model_label(rows), rows["value"], strict=True)
+        values = ", ".join(f"{model} {value:g}" for model, value in pairs)
+        how = f"{of['frames'] or 'unknown'} frames"
+        how += f", every {of['stride']}" if of["stride"] else ""
+        how += f", {of['clips']} x {of['crops']} views" if of["clips"] else ""
+        print(f"{name} in the paper ({of['row']}, {of['metric']}; {how}): {values}.")
+
+
 def corpora() -> pd.DataFrame:
     """The corpora of the paper (Tables 1, 8 and 20): one row each; an unknown count is NaN."""
     return pd.read_csv(paths.ROOT / "reports" / "published" / "corpora.csv")

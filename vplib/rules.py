@@ -10,7 +10,7 @@ MOST = 2_000_000_000  # of a whole number
 TAG_BYTES = 100  # a folder's name has room for 255
 # Keys of `data` that only evaluation reads: a notebook that trains has none of them, so that a new
 # task or another number of labels leaves all trainings as they are.
-EVALUATION = ("tasks", "retrieval", "zero_shot", "candidates", "families")
+EVALUATION = ("tasks", "retrieval", "zero_shot", "candidates", "families", "benchmarks")
 NAME = re.compile(r"\w[\w.+-]*")  # what can name a folder, a figure and an option of Hydra
 
 
@@ -58,6 +58,11 @@ _tag = Rule(
 )
 
 RULES = (  # patterns of keys, and what these accept; the first that fits. Every key has one.
+    (
+        " ".join(f"data.benchmarks.*.{key}" for key in ("frames", "stride", "clips", "crops")),
+        _or_null(_whole(1)),
+    ),
+    ("data.benchmarks.*.*", _text),
     ("seed data.seed", _whole(0)),
     ("tag source scale ablation", _tag),
     ("name out runs data.root data.shards data.retrieval data.tasks.*", _text),
@@ -115,7 +120,10 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("gtad.* boxes.* views.*", _whole(1)),
 )
 # Sections whose keys are names of yours; given as {name: ...}.
-OPEN = ("data.corpora", "data.tasks", "data.families", "speaking.models", "speaking.captions")
+OPEN = (
+    *("data.corpora", "data.tasks", "data.families", "data.benchmarks"),
+    *("speaking.models", "speaking.captions"),
+)
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),
     ("stage2.warmup", "stage2.steps"),

@@ -69,7 +69,9 @@ class Clip(NamedTuple):
 
 @runtime_checkable
 class Source(Protocol):
-    """Where clips come from; it survives pickling. `fingerprint` changes whenever a clip might."""
+    """Where clips come from; it survives pickling. `fingerprint` changes whenever a clip might. One
+    that knows what was asked for and never came lists it in `failed`, as {file, reason}.
+    """
 
     name: str
     fingerprint: str
@@ -104,7 +106,8 @@ def write(
     A shard covers `shard_size` indices of the source and has a JSON of statistics beside it, and a
     hidden stamp of what it was written from. DVC ignores stamps, so that code which writes equal
     bytes makes nothing run again. A clip that raises anything is left out and listed with its cause
-    in the manifest and `skipped.csv`; only lack of memory and a full disk end the writing. Shards
+    in the manifest and `skipped.csv`, where what the source calls `failed` follows, which the manifest
+    counts by the first word of the reason; only lack of memory and a full disk end the writing. Shards
     that an interrupted call finished are kept, but for those of a source with another `fingerprint`
     and those where another error than VideoError was raised: that may be mended by now. `workers`
     processes write at the same time; 0 writes in this one. `progress.update(clips, skipped=...)` is
@@ -174,7 +177,8 @@ def finish(
     `place` is what messages call the folder. Raises ShardError, and writes no manifest, as `write`.
     """
     total, skipped = len(source), [clip for shard in shards for clip in shard["skipped"]]
-    write_skipped(folder / "skipped.csv", skipped)
+    failed = [{**one, "reason": files.printable(one["reason"])} for one in getattr(source, "failed", [])]
+    write_skipped(folder / "skipped.csv", [*skipped, *failed])
     if len(skipped) == total or len(skipped) > max_skipped_fraction * total:
         raise ShardError(
             f"{source.name}: {len(skipped)} of the first {seen} clips (of {total}) cannot be "
@@ -183,6 +187,9 @@ def finish(
             f"listed in {place or folder}/skipped.csv or raise data.max_skipped_fraction."
         )
     manifest = _manifest(source.name, shards)
+    if failed:
+        reasons = collections.Counter(clip["reason"].partition(":")[0] for clip in failed)
+        manifest["failed"] = dict(sorted(reasons.items()))
     _write_json(folder / "manifest.json", manifest)
     return manifest
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from vplib import paths
+from vplib.data import pictures
 from vplib.data.cutting import Cuts, Stretch
 from vplib.data.entries import (
     VIDEO_SUFFIXES,
@@ -68,7 +69,8 @@ class FolderSource:
     key frame before and encoded once, for the clip; with `unit` "frame" they are numbers of frames
     from 0. A file is hashed once and, where its clips follow each other, opened once for all. What
     a line calls `width`, `height`, `fps`, `frames` or `duration` is kept as `given.width` and so
-    on: a clip's own fields of these names are measured. Frames whose shorter side exceeds
+    on: a clip's own fields of these names are measured. A `file_name` may be a folder of pictures, too
+    (`vplib.data.pictures`). Frames whose shorter side exceeds
     `resolution` pixels are scaled down to it. Where no `captions` are asked for, clips need none, and without `metadata.jsonl` every video
     file in the folder and below is a clip.
 
@@ -91,7 +93,10 @@ class FolderSource:
         named = captions or (self.folder / "metadata.jsonl").exists()
         self._lines = _read_metadata(self.folder) if named else _found_below(self.folder)
         self._cuts = Cuts(resolution=resolution, max_pixels=max_pixels)
-        found = {path: digest(path) for path in {line.path: None for line in self._lines}}
+        found = {
+            path: pictures.digest(path) if path.is_dir() else digest(path)
+            for path in {line.path: None for line in self._lines}
+        }
         digests = [[line.entry, found[line.path]] for line in self._lines]
         self.fingerprint = fingerprint(digests, resolution, max_pixels, captions)
 
@@ -116,6 +121,8 @@ class FolderSource:
         line = self._lines[index]
         if line.stretch and (told := line.stretch.seconds):
             return told
+        if line.path.is_dir():
+            return len(pictures.pictures(line.path)) / pictures.RATE
         return probe(line.path, name=line.entry["file_name"]).seconds
 
     def original(self, index: int) -> tuple[Path | bytes, dict]:
@@ -124,7 +131,7 @@ class FolderSource:
         Raises VideoError for an empty file and for a clip that cannot be cut.
         """
         line = self._lines[index]
-        if line.stretch:
+        if line.is_cut:
             return self._cut(line)[0], dict(line.entry)
         with blamed(line.entry["file_name"]):
             if not line.path.stat().st_size:  # such as those of /proc, which block when read
@@ -140,7 +147,7 @@ class FolderSource:
         if self.captions and not text:
             place = f"line {line.number} of metadata.jsonl"
             raise VideoError(name, f"has no `text` in {place}", "add a caption or leave it out")
-        if line.stretch:
+        if line.is_cut:
             return Clip((cut := self._cut(line))[0], text, beside(meta, cut[1]))
         path, _ = self.original(index)
         with blamed(name):
@@ -150,8 +157,11 @@ class FolderSource:
         return Clip(video, text, beside(meta, facts))
 
     def _cut(self, line: "_Line") -> tuple[bytes, dict]:
-        name = f"{line.entry['file_name']} {line.stretch}"
+        name = line.entry["file_name"] + (f" {line.stretch}" if line.stretch else "")
         with blamed(name):
+            if line.path.is_dir():
+                look = dict(resolution=self.resolution, max_pixels=self.max_pixels)
+                return pictures.cut(line.path, line.stretch, name=name, **look)
             return self._cuts.cut(line.path, line.stretch, name=name)
 
 
@@ -164,6 +174,11 @@ class _Line(NamedTuple):
     path: Path
     entry: dict
     stretch: Stretch | None = None
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether its clip is made rather than read: of a part of a file, or of pictures."""
+        return self.stretch is not None or self.path.is_dir()
 
 
 def _read_metadata(folder: Path) -> list[_Line]:
@@ -246,9 +261,11 @@ def _found_below(folder: Path) -> list[_Line]:
 
 
 def _found(folder: Path, name: str) -> Path | None:
-    """The regular file of that name, its accents composed or, as on a Mac, decomposed."""
+    """The regular file, or the folder of pictures, of that name, its accents composed or, as on a
+    Mac, decomposed.
+    """
     for form in (name, unicodedata.normalize("NFC", name), unicodedata.normalize("NFD", name)):
         path = folder / os.fsdecode(form.encode())  # UTF-8, also where the locale is another
-        if path.is_file():
+        if path.is_file() or path.is_dir() and pictures.pictures(path):
             return path
     return None

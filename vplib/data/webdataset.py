@@ -1,4 +1,6 @@
-"""What video2dataset writes as a source for `shards.write`: tar files, or folders of the same files."""
+"""What video2dataset writes as a source for `shards.write`: tar files, folders of the same files, or
+parquet files.
+"""
 
 import contextlib
 import os
@@ -8,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from vplib.data import parquets
 from vplib.data.entries import (
     VIDEO_SUFFIXES,
     SourceError,
@@ -29,9 +32,11 @@ ABOUT = ("title", "description", "tags")  # of a video of YouTube: the nearest t
 
 
 class WebDatasetSource:
-    """Clips of what video2dataset writes: `KEY.mp4` and what is said of it, in tar files or folders.
+    """Clips of what video2dataset writes: `KEY.mp4` and what is said of it, in tar files, folders or
+    parquet files.
 
-    `root` is a folder of tar files, or of folders such as `00000`, or one of either. Captions are
+    `root` is a folder of tar files, or of folders such as `00000`, or of parquet files alone, which
+    hold videos as a column and need pyarrow, or one of these. Captions are
     those of `KEY.json` (`captions_of`) or, where it has none, the one of `KEY.txt`; the first is
     the text of a clip, and several are its `texts`. Other fields of the JSON are kept; of
     `yt_meta_dict`, which may be long, title, description and tags, as `youtube`. `KEY.cls`, a whole
@@ -161,7 +166,7 @@ def _spoken(subtitle: dict) -> str:
 
 class _Member(NamedTuple):
     """Where the bytes of a file lie in an archive, or all of a file; the checksum is of its tar
-    header.
+    header. In a parquet file `offset` is a row, and `columns` what is read of it.
     """
 
     path: Path
@@ -170,6 +175,7 @@ class _Member(NamedTuple):
     modified: float
     checksum: int
     sparse: bool
+    columns: tuple[str, ...] = ()
 
 
 class Sample(NamedTuple):
@@ -238,6 +244,9 @@ class Sample(NamedTuple):
                 f"has a {suffix} stored as a sparse file",
                 "make the archive without --sparse",
             )
+        if member.columns:
+            with blamed(self.name):
+                return parquets.value(member.path, member.offset, member.columns)
         with blamed(self.name), member.path.open("rb") as file:
             file.seek(member.offset)
             return file.read(member.size)
@@ -253,7 +262,7 @@ def samples(root: str | Path) -> Iterator[Sample]:
     """
     for place in _places(Path(root)):
         groups: dict[str, dict[str, _Member]] = {}
-        for name, member in _folder(place) if place.is_dir() else _tar(place):
+        for name, member in _members(place):
             key, suffix = os.path.splitext(name)
             groups.setdefault(key, {})[suffix.lower()] = member
         for key, members in groups.items():
@@ -264,8 +273,22 @@ def samples(root: str | Path) -> Iterator[Sample]:
             yield Sample(name, key.rpartition("/")[2], suffix, members, first)
 
 
+def _members(place: Path) -> Iterator[tuple[str, _Member]]:
+    """Name and place of every member of a folder, a parquet file or an archive."""
+    if place.is_dir():
+        yield from _folder(place)
+    elif place.suffix == ".parquet":
+        changed = place.stat().st_mtime
+        for name, row, columns in parquets.members(place):
+            yield name, _Member(place, row, 0, changed, 0, False, columns)
+    else:
+        yield from _tar(place)
+
+
 def _places(root: Path) -> list[Path]:
-    """The tar files that are there, regular ones, as reading others may never end, or folders."""
+    """The tar files that are there, regular ones, as reading others may never end, or folders, or
+    parquet files.
+    """
     places = [root]
     if os.path.isdir(root):
         places = sorted(path for path in root.glob("*.tar") if not path.name.startswith(APPLE))
@@ -275,11 +298,11 @@ def _places(root: Path) -> list[Path]:
             folders = [path for path in sorted(root.iterdir()) if path.is_dir()]
             if folders := [path for path in folders if SHARD.fullmatch(path.name)]:
                 return folders
-            other = next((path.name for path in sorted(root.glob("[0-9]*.parquet"))), None)
-            what = f"no .tar files but {other}" if other else "no .tar files"
+            if tables := sorted(root.glob("[0-9]*.parquet")):
+                return tables
             raise SourceError(
-                f"{root}: the folder holds {what}; point it at the output of video2dataset in its "
-                "format webdataset or files."
+                f"{root}: the folder holds no .tar files; point it at the output of video2dataset in "
+                "its format webdataset, files or parquet."
             )
     for place in places:
         if not os.path.isfile(place) or not place.stat().st_size:

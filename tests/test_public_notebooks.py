@@ -1,0 +1,91 @@
+"""Notebooks read public data sets, here miniatures, with weights that are there: one of each family."""
+
+import argparse
+import csv
+
+import pytest
+from miniatures import Made
+
+from vplib import paths, run
+from vplib.data.public import __main__ as command
+from vplib.data.sources import FolderSource
+from vplib.evaluate import benchmarks
+from vplib.evaluate.tasks import LabelError
+
+WEIGHTS = paths.ROOT / "reports" / "weights" / "lesson-stage2.npz"
+
+
+def write(name, folder):
+    """What the command makes of a miniature."""
+    made = Made(name, folder / name)
+    given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
+    command._run(argparse.Namespace(**given, out=folder / "out" / name))
+    return folder / "out" / name
+
+
+@pytest.mark.parametrize(
+    ("name", "notebook", "row"),
+    [
+        ("kinetics400", "40_classification_localization", "label_stage2_top1"),
+        ("activitynet13", "40_classification_localization", "localisation_temporal_stage2_map"),
+        ("charades", "40_classification_localization", "labels_stage2_map"),
+        ("vatex", "41_retrieval_zero_shot", "retrieval_t2v_captions_r1"),
+        ("msrvtt", "42_captioning_qa", None),
+    ],
+)
+def test_a_public_data_set_runs_through_its_notebook(name, notebook, row, out, tmp_path, capfd):
+    words = ["scale=smoke", f"data={name}", f"data.root={write(name, tmp_path / 'made')}"]
+    words += ["data.resolution=56"]
+    if row:
+        run.run_inline("10_prepare_corpus", words)
+    run.run_inline(notebook, [*words, f"weights={WEIGHTS}", "model=tiny"])
+    said = capfd.readouterr().out
+    if row:
+        assert " in the paper (" in said and "VideoPrism-g" in said
+        [metrics] = (out / "runs" / ".scratch" / notebook).glob("*/metrics.json")
+        assert f'"{row}"' in metrics.read_text()
+
+
+def test_parts_are_those_that_are_there(tmp_path):
+    root = write("diving48", tmp_path)
+    cells = {"classification": {"part": "test"}}
+    data = {
+        "root": str(root),
+        "corpora": {"train": 1.0},
+        "benchmarks": cells,
+        "tasks": {"label": {"train": "train", "test": "test"}},
+    }
+    assert benchmarks.parts(data) == ["train", "test"]
+    (root / "train" / "metadata.jsonl").unlink()
+    assert benchmarks.parts(data) == ["test"]
+    assert benchmarks.parts(data | {"benchmarks": {}}) == []
+    with pytest.raises(LabelError, match=r"there is none of train, test; write them .*\.$"):
+        benchmarks.parts(data | {"root": str(tmp_path)})
+
+
+def test_what_public_lines_say_is_what_tasks_read(tmp_path):
+    root = write("nextqa", tmp_path)
+    told = benchmarks.Told(FolderSource(root, "val", name="val", resolution=48, captions=False))
+    [one] = told.original(0)[1]["qa"]
+    assert one == {"question": "why does it?", "answer": "dog 0", "kind": "CW"}
+    told = benchmarks.Told(
+        FolderSource(write("vatex", tmp_path), "test", name="test", resolution=48)
+    )
+    assert len(told) == 6 and len(told.original(0)[1]["captions_reference"]) == 2
+    assert told[0].text == told.original(0)[1]["texts"][0]
+
+
+def test_whole_videos_have_all_their_events(tmp_path):
+    root = write("activitynet13", tmp_path)
+    cells = {"temporal": {"part": "val", "task": "segments"}}
+    timed = benchmarks.timed({"root": str(root), "benchmarks": cells})
+    assert [*timed] == ["train", "val"] and [*map(len, timed.values())] == [4, 8]
+    file, meta = timed["val"].original(0)
+    assert file.is_file() and [one["end"] for one in meta["events"]] == [4.5, 9.5]
+    assert benchmarks.timed({"root": str(root), "benchmarks": {}}) == {}
+
+
+def test_entries_that_are_left_out_are_listed(tmp_path):
+    root = write("ava22", tmp_path)
+    rows = list(csv.DictReader((root / "skipped.csv").open()))
+    assert [row["reason"] for row in rows] == ["no_box"]
