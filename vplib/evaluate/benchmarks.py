@@ -256,7 +256,10 @@ def _segment_map(cell: Cell, of: Asked, found: Mapping[str, Sequence]) -> float:
 
 
 def _boxes(cell: Cell, metas: list, root: Path) -> Asked:
-    """Items are key frames: video and second (of ChimpACT: number of the frame)."""
+    """Items are key frames: video and second (of ChimpACT: number of the frame).
+
+    Frames without a box are in no line, so what is found there counts nowhere, as in VideoGLUE.
+    """
     truth = []
     for meta in metas:
         frame = (meta["file_name"], float(meta.get("keyframe", meta["start"])))
