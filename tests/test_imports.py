@@ -21,7 +21,7 @@ WINGS = {  # a wing and what it may import beside itself and the base
     "evaluate": {"model", "data", "train"},
 }
 HARNESS = {
-    *("config", "rules", "run", "figures", "timelines"),
+    *("config", "rules", "run", "figures", "timelines", "lessons"),
     *("chains", "results", "published", "reproduce"),
     *("finished", "sweep", "comparisons", "claims", "beside"),
     *("tpu", "publish"),
@@ -115,7 +115,8 @@ def test_libraries_have_one_door(package):
 
 
 @pytest.mark.parametrize(
-    "name", ["00_tour", "01_tokens", "02_contrastive", "03_masking_and_shuffling"]
+    "name",
+    ["00_tour", "01_tokens", "02_contrastive", "03_masking_and_shuffling", "05_scaling_out"],
 )
 def test_a_lesson_that_reads_no_shard_needs_no_reader(name):
     cells = json.loads((paths.NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]

@@ -240,8 +240,8 @@ def _normalise(notebook: nbformat.NotebookNode, *, clean: bool) -> None:
     )
     for index, cell in enumerate(notebook.cells):
         cell.id = f"c{index:03d}"
-        tags = cell.metadata.get("tags")
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        kept = {key: cell.metadata[key] for key in ("tags", "alt") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)  # alt: its pictures in words
         if cell.cell_type == "code" and clean:
             cell.outputs = _merge(
                 [output for output in cell.outputs if output.get("name") != "stderr"]
