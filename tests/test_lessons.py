@@ -5,6 +5,7 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 
+import jax
 import matplotlib
 
 matplotlib.use("Agg")
@@ -137,6 +138,23 @@ def test_a_diagram_that_is_missing_is_one_sentence():
         lessons.diagram("gone")
 
 
+def test_a_diagram_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lessons.diagram("00_tour").svg.startswith("<svg")
+
+
+def test_devices_are_counted_before_they_are_used():
+    """In a kernel that has used JAX, simulated devices come too late: one sentence."""
+    jax.devices()
+    (cell,) = (
+        cell
+        for cell in cells(paths.NOTEBOOKS / "05_scaling_out.ipynb", "code")
+        if "jax_num_cpu_devices" in "".join(cell["source"])
+    )
+    with pytest.raises(SystemExit, match="restart the kernel, run from the top"):
+        exec("".join(cell["source"]), {})
+
+
 def contrast(color: str) -> float:
     """With white, as WCAG 2 defines it."""
     parts = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(color)]
@@ -210,3 +228,39 @@ def test_influence_uses_one_scale_for_all_rows():
     assert {image.get_clim() for image in shown} == {(0.0, 1.0)}
     outlined = [ax for ax in plt.gcf().axes[:6] if ax.patches]
     assert len(outlined) == 3 and outlined[0].patches[0].get_xy() == (-0.5, 1.5)
+
+
+def test_the_corpus_of_most_clips_is_dark():
+    rows = {"plain": np.array([[0, 1], [1, 1]]), "alternating": np.array([[0, 0], [1, 1]])}
+    lessons.batches(rows, ["left", "right"])
+    for ax, row in zip(plt.gcf().axes, rows.values(), strict=True):
+        dark = [p.get_facecolor()[:3] == to_rgb(figures.BLUE) for p in ax.patches]
+        assert dark == (row.reshape(-1) == 1).tolist()
+        assert [t.get_text() for t in ax.texts] == ["ab"[k] for k in row.reshape(-1)]
+
+
+def test_pieces_lie_where_the_devices_hold_them():
+    held = {"rows": {"0": (slice(0, 2), slice(None)), "1": (slice(2, 4), slice(None))}}
+    held["copy"] = {"0": (slice(None), slice(None)), "1": (slice(None), slice(None))}
+    lessons.pieces(held, (4, 6))
+    rows, copy = plt.gcf().axes
+    assert [p.get_xy() + (p.get_width(), p.get_height()) for p in rows.patches] == [
+        (0, 0, 6, 2),
+        (0, 2, 6, 2),
+    ]
+    assert [t.get_text() for t in copy.texts] == ["0 to 1"] and len(copy.patches) == 1
+
+
+def test_rates_have_a_point_a_seed_and_their_mean():
+    values = np.array([[0.0, 2.0], [3.0, 5.0]])
+    lessons.by_rate((0.0, 0.5), {"loss": values}, {"loss": [0, 1]}, {"loss": 4.0})
+    *points, mean, _, _ = plt.gcf().axes[0].lines
+    assert [line.get_ydata().tolist() for line in points] == values.T.tolist()
+    assert mean.get_ydata().tolist() == [1.0, 4.0] and mean.get_xdata().tolist() == [0.0, 50.0]
+
+
+def test_slots_show_places_and_mask_tokens():
+    lessons.slots({"shuffle": np.array([-1, 2, -1, 0])}, 2)
+    found, empty = plt.gcf().axes[0].lines
+    assert found.get_xdata().tolist() == [1, 3] and found.get_ydata().tolist() == [2, 0]
+    assert empty.get_xdata().tolist() == [0, 2]

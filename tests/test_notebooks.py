@@ -1,6 +1,8 @@
 """Every notebook runs at scale=smoke, through the runner, each on what earlier ones left behind."""
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -43,6 +45,28 @@ def scored(*runs: str) -> None:
         folder = place / f"world-smoke-{one}"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "metrics.json").write_text(json.dumps(content))
+
+
+def asked() -> list[str]:
+    """The commands that the lessons' exercises print."""
+    found = []
+    for path in sorted(paths.NOTEBOOKS.glob("0*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        page = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+        exercises = page[page.index("## Exercises") : page.index("## References")]
+        found += re.findall(r"`python -m vplib\.run ([^`]+)`", exercises)
+    return found
+
+
+@pytest.mark.parametrize("command", asked())
+def test_what_an_exercise_asks_for_runs(command):
+    """After the notebooks above, on what they left behind."""
+    name, *overrides = shlex.split(command)
+    run.run(name, [*overrides, "scale=smoke"])
+
+
+def test_exercises_ask_for_something():
+    assert len(asked()) >= 5
 
 
 def stand_in(name: str, *ablations: str) -> None:

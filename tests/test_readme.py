@@ -112,8 +112,26 @@ def test_the_table_of_notebooks_is_complete(name):
 
 @pytest.mark.parametrize("figure", FIGURES)
 def test_every_figure_has_its_picture_caption_and_data(figure):
-    caption = rf"!\[\]\(figures/({figure})\.png\)\n\n\*\*(.|\n)*?\[CSV\]\(tables/\1\.csv\)"
+    caption = rf"!\[[^\]]+\]\(figures/({figure})\.png\)\n\n\*\*(.|\n)*?\[CSV\]\(tables/\1\.csv\)"
     assert re.search(caption, MAP)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: paths.short(page))
+def test_every_picture_of_a_page_has_words(page):
+    assert [
+        words for words in re.findall(r"!\[(.*?)\]\(", page.read_text()) if len(words) < 40
+    ] == []
+
+
+@pytest.mark.parametrize("figure", FIGURES)
+def test_a_picture_has_the_same_words_where_it_is_made_and_where_it_is_shown(figure):
+    stem = figure.partition("-")[0]
+    cells = json.loads((paths.NOTEBOOKS / f"{stem}.ipynb").read_text())["cells"]
+    slug = re.escape(re.sub(r"_\[.*", "", figure).partition("-")[2])
+    saved = rf'\.save\(\s*(?:cfg,\s*)?fig,\s*"(?:{stem}-)?{slug}"'
+    (made,) = [cell for cell in cells if re.search(saved, "".join(cell["source"]))]
+    shown = re.search(rf"!\[([^\]]+)\]\(figures/{figure}\.png\)", MAP)[1]
+    assert shown in made["metadata"]["alt"]
 
 
 def test_the_tree_names_every_module():

@@ -166,6 +166,32 @@ def test_every_notebook_has_a_print_without_stray_output(name):
             assert not re.match(r"\[?<matplotlib|\(?array\(|Text\(", shown), shown
 
 
+PRINTS = sorted((paths.ROOT / "reports" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PRINTS, ids=lambda path: path.stem)
+def test_a_print_has_the_words_of_its_notebook_and_words_for_its_pictures(path):
+    source = paths.NOTEBOOKS / f"{re.sub(r'-(world|folder)-.*', '', path.stem)}.ipynb"
+    original, printed = (json.loads(file.read_text())["cells"] for file in (source, path))
+
+    def texts(cells: list[dict], kind: str) -> list[str]:
+        told = {"setup", "parameters", "injected-parameters"}
+        return [
+            "".join(cell["source"])
+            for cell in cells
+            if cell["cell_type"] == kind and not told & {*cell["metadata"].get("tags", [])}
+        ]
+
+    if texts(original, "code") == texts(printed, "code"):  # else it is of an older notebook
+        assert texts(original, "markdown") == texts(printed, "markdown")
+    pictures = [
+        cell
+        for cell in printed
+        if any("image/png" in output.get("data", {}) for output in cell.get("outputs", []))
+    ]
+    assert all(len(cell["metadata"].get("alt", "")) >= 40 for cell in pictures)
+
+
 def test_files_are_small():
     large = {file.name: file.stat().st_size for file in FILES if file.stat().st_size > PRINT_BYTES}
     assert not large

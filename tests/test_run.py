@@ -242,6 +242,15 @@ def test_plain_papermill_takes_the_same_string(write_notebook, out):
     assert printed.text == "python -m vplib.run 02_contrastive seed=3 tag=x"
 
 
+def test_a_print_keeps_the_words_of_its_pictures():
+    told = {"alt": "a red ball", "tags": ["parameters"], "jupyter": {}}
+    cells = [nbformat.v4.new_code_cell("1", metadata=told), nbformat.v4.new_markdown_cell("text")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    run._normalise(notebook, clean=True)
+    kept = {"alt": "a red ball", "tags": ["parameters"]}
+    assert [cell.metadata for cell in notebook.cells] == [kept, {}]
+
+
 def test_a_print_has_a_largest_size(out, monkeypatch):
     (out / "notebook.ipynb").write_text("x" * 200)
     monkeypatch.setattr(run, "PRINT_BYTES", 100)

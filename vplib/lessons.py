@@ -286,14 +286,14 @@ def costs(parts: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
 
 def slots(rows: Mapping[str, Int[np.ndarray, " S"]], visible: int) -> None:
     """For each slot of the decoder, the place that its token comes from (-1: a mask token)."""
-    fig, axes = plt.subplots(1, len(rows), figsize=(WIDE, 3.4), sharey=True)
-    for ax, (name, origin) in zip(axes, rows.items(), strict=True):
+    fig, axes = plt.subplots(1, len(rows), figsize=(WIDE, 3.4), sharey=True, squeeze=False)
+    for ax, (name, origin) in zip(axes[0], rows.items(), strict=True):
         found, empty = np.flatnonzero(origin >= 0), np.flatnonzero(origin < 0)
         ax.plot(found, origin[found], "o", ms=4, color=figures.BLUE, label=f"{visible} visible")
         ax.plot(empty, np.full(len(empty), -len(origin) // 12), "|", color=GREY, label="mask token")
         ax.set(xlabel=f"slot of the decoder, {name}")
-    axes[0].set_ylabel("place it comes from")
-    axes[0].legend(loc="upper left")
+    axes[0, 0].set_ylabel("place it comes from")
+    axes[0, 0].legend(loc="upper left")
 
 
 def curves(
@@ -390,7 +390,7 @@ def bars_of(
         values = [group[name] for group in groups.values()]
         drawn = ax.bar(at, values, 0.92 * width, color=color, hatch=hatch, ec="white", label=name)
         if len(groups) <= 4:
-            ax.bar_label(drawn, fmt="%.3g", padding=2, size=11)
+            ax.bar_label(drawn, fmt="%.3g", padding=2, size=10)
     for name, level in levels.items():
         ax.axhline(level, color=GREY, ls=":")
         ax.annotate(
@@ -403,7 +403,7 @@ def bars_of(
         _in_words(ax)
     ax.margins(y=0.15)
     if len(names) > 1:
-        ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=len(names))
 
 
 # --- 05_scaling_out -------------------------------------------------------------------------------
