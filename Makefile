@@ -14,7 +14,7 @@ export ONEDNN_MAX_CPU_ISA ?= AVX2
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce study seeds verify test test-extras lint lab figures clean
+.PHONY: help setup reproduce study seeds verify test test-extras lint lab figures slides site class class-check clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,6 +70,24 @@ lab: setup ## open the notebooks in JupyterLab
 
 figures: setup ## redraw the comparison figures of paper and blog from the committed tables (seconds, no training)
 	$(BIN)/python -m vplib.run 60_paper_figures --print
+
+slides: setup .venv-site/.ok ## slides of the course as HTML and PDF, from course/slides/*.md
+	@$(BIN)/python -m vplib.course.slides
+	@for s in course/slides/*.html; do .venv-site/bin/weasyprint -q $$s $${s%.html}.pdf; done
+
+site: .venv-site/.ok ## README, lessons, prints, results and API as one web site in dist/site that needs no network (minutes)
+	@.venv-site/bin/python pages/build.py
+
+.venv-site/.ok: pages/requirements.txt
+	$(PY) -m venv --clear .venv-site
+	.venv-site/bin/python -m pip install -q -r pages/requirements.txt
+	@touch $@
+
+class: setup site ## dist/videoprism-class-<system>.tar: the course, which installs without a network (SYSTEM=windows PYTHON=3.12)
+	@$(BIN)/python -m vplib.course.bundle $(SYSTEM) $(PYTHON)
+
+class-check: setup ## is this laptop ready for the class? green, or red with what to do (20 seconds)
+	@$(BIN)/python -m vplib.course.ready
 
 clean: ## remove scratch runs and caches; results and .venv stay
 	rm -rf runs/.scratch .pytest_cache .ruff_cache

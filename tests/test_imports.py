@@ -24,7 +24,7 @@ HARNESS = {
     *("config", "rules", "run", "figures", "timelines", "lessons"),
     *("chains", "results", "published", "reproduce"),
     *("finished", "sweep", "comparisons", "claims", "beside"),
-    *("tpu", "publish"),
+    *("tpu", "publish", "quoted"),
 }
 COMMANDS = {
     "scores": {"results"},
@@ -35,6 +35,7 @@ COMMANDS = {
     "croissant": {"data", "world"},
     "shipped": {"model", "data", "results", "cards"},
     "scaling": {"chains", "sweep", "comparisons", "model", "method", "world"},
+    "course": {"model", "method", "data", "world", "publish", "figures"},
 }
 OWNERS = {  # package -> the only modules that import it
     "hydra": {"config"},
@@ -133,7 +134,7 @@ def test_a_lesson_that_reads_no_shard_needs_no_reader(name):
     assert done.stdout.strip() == "set()"
 
 
-@pytest.mark.parametrize("wing", WINGS)
+@pytest.mark.parametrize("wing", [*WINGS, "course"])
 def test_a_wing_says_what_lives_there_and_holds_no_code(wing):
     tree = ast.parse((LIBRARY / wing / "__init__.py").read_text())
     assert len(tree.body) == 1 and ast.get_docstring(tree)

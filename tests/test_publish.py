@@ -15,7 +15,7 @@ NOTEBOOKS = sorted((paths.ROOT / "notebooks").glob("*.ipynb"))
 
 @pytest.fixture
 def copy(tmp_path):
-    for folder in ("notebooks", "reports/notebooks"):
+    for folder in ("notebooks", "reports/notebooks", "course/student", "course/solutions"):
         shutil.copytree(paths.ROOT / folder, tmp_path / folder)
     shutil.copy(paths.ROOT / "README.md", tmp_path)
     return tmp_path
@@ -31,9 +31,12 @@ def test_an_address_reaches_every_notebook_print_and_the_readme(copy):
     assert {*changed} == {*before}
     for path in copy.rglob("*.ipynb"):
         first = "".join(cells(path)[0]["source"])
-        name = next(p.name for p in NOTEBOOKS if path.stem.startswith(p.stem))
+        place = path.relative_to(copy).as_posix()
+        if not place.startswith("course"):
+            name = next(p.name for p in NOTEBOOKS if path.stem.startswith(p.stem))
+            place = f"notebooks/{name}"
         assert first.startswith("# ") and first.count("Open in Colab") == 1
-        assert f"/github/some.one/a-name/blob/main/notebooks/{name})" in first
+        assert f"/github/some.one/a-name/blob/main/{place})" in first
     assert (
         (copy / "README.md")
         .read_text()

@@ -1,5 +1,5 @@
 """`python -m vplib.publish OWNER/NAME`: writes where the repository lives into it, for Colab and
-for badges: the setup cell and the badge of every notebook and print, the badge of README.md.
+for badges: the setup cell and the badge of every notebook, print and exercise sheet, the badge of README.md.
 """
 
 import json
@@ -39,13 +39,16 @@ def publish(address: str, root: Path) -> list[Path]:
         raise ValueError(f"{address} is no address: give OWNER/NAME, as GitHub shows it")
     badge = f"[![tests](https://github.com/{address}/actions/workflows/tests.yml/badge.svg)](https://github.com/{address}/actions)"
     readme = root / "README.md"
-    title, _, rest = readme.read_text(encoding="utf-8").partition("\n")
+    title, _, rest = _read(readme).partition("\n")
     new = {readme: f"{title}\n{_badged(rest, address and badge)}"}
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     for path in [*notebooks, *sorted((root / "reports" / "notebooks").glob("*.ipynb"))]:
         source = re.sub(r"-(world|folder)-\w+$", "", path.stem)
-        new[path] = _written(path, address, f"notebooks/{source}.ipynb")
-    changed = [path for path, text in new.items() if path.read_text(encoding="utf-8") != text]
+        new[path] = written(_read(path), address, f"notebooks/{source}.ipynb")
+    for path in sorted((root / "course").glob("s*/*.ipynb")):  # student, solutions
+        place = path.relative_to(root).as_posix()
+        new[path] = written(_read(path), address, place)
+    changed = [path for path, text in new.items() if _read(path) != text]
     for path in changed:
         files.write(path, new[path])
     return changed
@@ -57,17 +60,32 @@ def _badged(text: str, badge: str) -> str:
     return f"\n{badge}\n\n{rest}" if badge else f"\n{rest}"
 
 
-def _written(path: Path, address: str, source: str) -> str:
-    notebook = json.loads(path.read_text(encoding="utf-8"))
+def written(text: str, address: str, source: str) -> str:
+    """The notebook `text` with this address in its setup cell, and a badge that opens `source`.
+
+    Raises ValueError for a notebook without a setup cell.
+    """
+    notebook = json.loads(text)
     cells = [c for c in notebook["cells"] if TAG in c["metadata"].get("tags", [])]
     if len(cells) != 1:
-        raise ValueError(f"{path} has {len(cells)} cells tagged {TAG}: it needs one")
+        raise ValueError(f"{source} has {len(cells)} cells tagged {TAG}: it needs one")
     cells[0]["source"] = SETUP.format(address=address).splitlines(keepends=True)
     first = notebook["cells"][0]
     title, _, rest = "".join(first["source"]).partition("\n")
     badge = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({COLAB}/github/{address}/blob/main/{source})"
     first["source"] = f"{title}\n{_badged(rest, address and badge)}".splitlines(keepends=True)
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+
+
+def address(notebook: Path) -> str:
+    """The address that a notebook's setup cell has; empty if none was published."""
+    cells = json.loads(_read(notebook))["cells"]
+    (setup,) = (c for c in cells if TAG in c["metadata"].get("tags", []))
+    return "".join(setup["source"]).partition('"')[2].partition('"')[0]
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
 
 
 def main(words: list[str]) -> None:
