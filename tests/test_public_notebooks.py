@@ -7,10 +7,10 @@ import pytest
 from miniatures import Made
 
 from vplib import paths, run
+from vplib.data import sources
 from vplib.data.public import __main__ as command
-from vplib.data.sources import FolderSource
+from vplib.data.sources import FolderSource, SourceError
 from vplib.evaluate import benchmarks
-from vplib.evaluate.tasks import LabelError
 
 WEIGHTS = paths.ROOT / "reports" / "weights" / "lesson-stage2.npz"
 
@@ -55,12 +55,12 @@ def test_parts_are_those_that_are_there(tmp_path):
         "benchmarks": cells,
         "tasks": {"label": {"train": "train", "test": "test"}},
     }
-    assert benchmarks.parts(data) == ["train", "test"]
+    assert sources.parts(data) == ["train", "test"]
     (root / "train" / "metadata.jsonl").unlink()
-    assert benchmarks.parts(data) == ["test"]
-    assert benchmarks.parts(data | {"benchmarks": {}}) == []
-    with pytest.raises(LabelError, match=r"there is none of train, test; write them .*\.$"):
-        benchmarks.parts(data | {"root": str(tmp_path)})
+    assert sources.parts(data) == ["test"]
+    assert sources.parts(data | {"benchmarks": {}}) == []
+    with pytest.raises(SourceError, match=r"there is none of train, test; write them .*\.$"):
+        sources.parts(data | {"root": str(tmp_path)})
 
 
 def test_what_public_lines_say_is_what_tasks_read(tmp_path):

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,6 +37,26 @@ def split(
         place = place / name
     source = FolderSource if kind == "folder" else WebDatasetSource
     return source(place, name=name, captions=captions, **reading)
+
+
+def parts(data: Mapping) -> list[str]:
+    """The parts of a data set's folder that trainings, tasks and benchmarks read, of those that are
+    there; none for a configuration of `data` without benchmarks.
+
+    Raises SourceError if none is there.
+    """
+    if not data.get("benchmarks"):
+        return []
+    named = [*data["corpora"], *(cell["part"] for cell in data["benchmarks"].values())]
+    named += [task[part] for task in data["tasks"].values() for part in ("train", "test")]
+    root = resolve(data["root"])
+    found = [part for part in dict.fromkeys(named) if (root / part / "metadata.jsonl").is_file()]
+    if not found:
+        raise SourceError(
+            f"{root}: there is none of {', '.join(dict.fromkeys(named))}; write them with "
+            "python -m vplib.data.public, or correct data.root."
+        )
+    return found
 
 
 def seconds(source: "FolderSource | WebDatasetSource", most: int = 50) -> list[float]:

@@ -98,26 +98,6 @@ def chance(cell: Cell, of: Asked) -> float:
     return float(known(of)) if known else float("nan")
 
 
-def parts(data: Mapping) -> list[str]:
-    """The parts of a data set's folder that trainings, tasks and benchmarks read, of those that are
-    there; none for a configuration of `data` without benchmarks.
-
-    Raises LabelError if none is there.
-    """
-    if not data.get("benchmarks"):
-        return []
-    named = [*data["corpora"], *(cell["part"] for cell in data["benchmarks"].values())]
-    named += [task[part] for task in data["tasks"].values() for part in ("train", "test")]
-    root = sources.resolve(data["root"])
-    found = [part for part in dict.fromkeys(named) if (root / part / "metadata.jsonl").is_file()]
-    if not found:
-        raise LabelError(
-            f"{root}: there is none of {', '.join(dict.fromkeys(named))}; write them with "
-            "python -m vplib.data.public, or correct data.root."
-        )
-    return found
-
-
 class Told:
     """A source as `evaluate.features.Originals` whose lines, where `vplib.data.public` wrote them,
     have the fields that other tasks read: several `texts` as `captions_reference`, and a question
