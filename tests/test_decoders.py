@@ -9,6 +9,7 @@ import toy
 from flax import nnx
 
 from vplib.method import losses
+from vplib.method.speaking import reading_loss
 from vplib.model import checkpoints, decoders, frozen
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.decoders import CausalLM, Decoder, LanguageSizes
@@ -45,33 +46,56 @@ def lm() -> Decoder:
     return decoder()
 
 
+@pytest.fixture(scope="module", params=[20, None], ids=["learned", "rotary"])
+def either(request) -> Decoder:
+    """Of learned positions and of rotary ones."""
+    return decoder(context=request.param)
+
+
 def test_it_is_what_captioning_asks_for(lm):
     assert isinstance(lm, CausalLM) and (lm.width, lm.vocabulary, lm.context) == (16, 24, 20)
 
 
-def test_a_later_token_changes_no_earlier_logit(lm):
+def test_a_later_token_changes_no_earlier_logit(either):
     keep = np.ones((2, 8), bool)
     keep[1, :2] = keep[1, 4] = False  # a padded token does not see the future either
     before, after = vectors(0, 2, 8), vectors(0, 2, 8).at[:, 5:].set(vectors(1, 2, 3))
-    one, other = (np.asarray(logits(lm, x, keep)) for x in (before, after))
+    one, other = (np.asarray(logits(either, x, keep)) for x in (before, after))
     assert np.array_equal(one[:, :5], other[:, :5])
     assert np.abs(one[:, 5:] - other[:, 5:]).max(-1).min() > 0.01
 
 
-def test_padding_anywhere_changes_nothing_of_the_kept_tokens(lm):
+def test_padding_anywhere_changes_nothing_of_the_kept_tokens(either):
     x = vectors(0, 1, 5)
-    alone = logits(lm, x, np.ones((1, 5), bool))
+    alone = logits(either, x, np.ones((1, 5), bool))
     for places in ([3, 4, 5, 6, 7], [0, 1, 4, 6, 7], [0, 1, 2, 3, 4]):
         padded = vectors(1, 1, 8).at[:, jnp.asarray(places)].set(x)
         keep = np.isin(np.arange(8), places)[None]
-        assert toy.close(logits(lm, padded, keep)[:, np.asarray(places)], alone)
+        assert toy.close(logits(either, padded, keep)[:, np.asarray(places)], alone)
 
 
-def test_the_order_of_tokens_matters(lm):
+def test_the_order_of_tokens_matters(either):
     """Without positions the last of a turned sequence would know the same."""
     x, keep = vectors(0, 1, 5), np.ones((1, 5), bool)
     turned = x[:, jnp.asarray([1, 0, 2, 3, 4])]
-    assert not toy.close(logits(lm, x, keep)[:, -1], logits(lm, turned, keep)[:, -1], 1e-3)
+    assert not toy.close(logits(either, x, keep)[:, -1], logits(either, turned, keep)[:, -1], 1e-3)
+
+
+def test_rotary_positions_are_differences():
+    """Tokens that stand later by as much see the same."""
+    lm, x = decoder(context=None), vectors(0, 1, 5)
+    q, k, _ = lm.x_layers.__class__.heads(
+        jax.tree.map(lambda z: z[0], lm.x_layers), x, jnp.arange(5)[None]
+    )
+    later, keys, _ = lm.x_layers.__class__.heads(
+        jax.tree.map(lambda z: z[0], lm.x_layers), x, jnp.arange(5)[None] + 7
+    )
+    assert toy.close(q @ jnp.swapaxes(k, -1, -2), later @ jnp.swapaxes(keys, -1, -2))
+    assert not toy.close(q, later, 1e-2)
+    with pytest.raises(
+        ValueError, match="heads of 5 dimensions cannot turn in pairs: choose an even"
+    ):
+        decoder(context=None, width=20)
 
 
 def test_a_big_table_is_looked_up_alike(lm, monkeypatch):
@@ -93,15 +117,15 @@ def test_input_and_output_share_one_table(lm):
 # --- the cache -----------------------------------------------------------------------------------
 
 
-def test_a_cache_gives_the_logits_of_the_whole_sequence(lm):
+def test_a_cache_gives_the_logits_of_the_whole_sequence(either):
     x, keep = vectors(0, 3, 10), ragged(3, 10)
     keep[:, 6:] = True
-    whole = logits(lm, x, keep)
+    whole = logits(either, x, keep)
     last = np.where(keep[:, :6], np.arange(6), 0).max(1)
-    found, cache = start(lm, x[:, :6], keep[:, :6], length=10)
+    found, cache = start(either, x[:, :6], keep[:, :6], length=10)
     assert toy.close(found, whole[np.arange(3), last])
     for place in range(6, 10):
-        found, cache = step(lm, cache, x[:, place])
+        found, cache = step(either, cache, x[:, place])
         assert toy.close(found, whole[:, place])
     assert cache.keep.tolist() == keep.tolist() and int(cache.used) == 10
 
@@ -125,9 +149,9 @@ def generate_uncached(lm, prefix, keep, *, steps: int, stop: int) -> np.ndarray:
     return ids
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_generation_with_the_cache_equals_generation_without(seed):
-    lm, prefix, keep = decoder(seed), vectors(seed, 4, 8), ragged(4, 8, seed)
+@pytest.mark.parametrize(("seed", "context"), [(0, 20), (1, 20), (2, 20), (3, None)])
+def test_generation_with_the_cache_equals_generation_without(seed, context):
+    lm, prefix, keep = decoder(seed, context=context), vectors(seed, 4, 8), ragged(4, 8, seed)
     free = generate_uncached(lm, prefix, keep, steps=12, stop=-1)
     assert len(set(free.flat)) > 3  # something happens
     stop = int(free[0, 5])
@@ -216,6 +240,7 @@ TEXTS = jnp.asarray(  # 1 begins and ends a text, 0 is padding
     jnp.int32,
 )
 KEEP = jnp.cumsum(TEXTS == 1, 1) - (TEXTS == 1) < 2
+BATCH = {"ids": TEXTS, "keep": KEEP, "said": KEEP}
 
 
 def fit(model: nnx.Module, loss, *, steps: int, rate: float) -> tuple[nnx.Module, list[float]]:
@@ -244,7 +269,7 @@ def speaker() -> Decoder:
     new = jax.jit(lambda: Decoder(sizes, rngs=nnx.Rngs(0)))()
     last = new.x_layers.self_attention.post.w[...]  # of variance 1 / (32 x twice the layers)
     assert abs(last.std() * (32 * 4) ** 0.5 - 1) < 0.1
-    model, values = fit(new, lambda m: losses.next_token(m, TEXTS, KEEP), steps=150, rate=0.01)
+    model, values = fit(new, lambda m: reading_loss(m, BATCH)[0], steps=150, rate=0.01)
     assert abs(values[0] - np.log(24)) < 1  # a new one knows nothing
     # Which text it is shows in the first word alone: a quarter each.
     assert values[-1] < 1.1 * 4 * np.log(4) / (KEEP.sum() - 4)
@@ -269,7 +294,7 @@ def test_a_resampler_alone_makes_a_frozen_model_say_what_a_video_shows(speaker):
     resampler = toy.filled(lambda: Resampler(4, 32, 12, 2, rngs=nnx.Rngs(0)))
     resampler, values = fit(
         resampler,
-        lambda r: losses.continuation(speaker, prefix(r), keep, told, told_keep),
+        lambda r: losses.continuation(speaker, prefix(r), keep, told, told_keep, told_keep),
         steps=150,
         rate=0.02,
     )
@@ -283,12 +308,13 @@ def test_a_resampler_alone_makes_a_frozen_model_say_what_a_video_shows(speaker):
 # --- files and errors ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_a_file_gives_the_model_back(tmp_path, half):
-    lm = decoder(mlp=48)
+@pytest.mark.parametrize(("half", "context"), [(False, 20), (True, 20), (False, None)])
+def test_a_file_gives_the_model_back(tmp_path, half, context):
+    lm = decoder(mlp=48, context=context)
     checkpoints.save(lm, tmp_path / "weights.npz", half=half)
     back = decoders.load(tmp_path / "weights.npz")
-    assert decoders.infer(checkpoints.flatten(back)) == LanguageSizes(**{**vars(SIZES), "mlp": 48})
+    sizes = LanguageSizes(**{**vars(SIZES), "mlp": 48, "context": context})
+    assert decoders.infer(checkpoints.flatten(back)) == sizes and back.context == (context or 512)
     for name, value in toy.leaves(lm).items():
         assert np.allclose(toy.leaves(back)[name], value, rtol=2**-11 if half else 0)
     x, keep = vectors(0, 2, 6), np.ones((2, 6), bool)

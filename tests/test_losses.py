@@ -7,7 +7,8 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib.method.losses import continuation, contrastive, cosine_distance, next_token
+from vplib.method.losses import continuation, contrastive, cosine_distance
+from vplib.method.speaking import reading_loss
 from vplib.model.decoders import Decoder, LanguageSizes
 from vplib.model.encoders import normalise
 
@@ -91,25 +92,31 @@ def lm() -> Decoder:
     return toy.filled(lambda: Decoder(SIZES, rngs=nnx.Rngs(0)))
 
 
-def test_next_token_is_the_mean_cross_entropy_of_what_has_something_before_it(lm):
+def read(lm, ids, keep, said):
+    return jax.jit(reading_loss)(lm, {"ids": ids, "keep": keep, "said": said})[0]
+
+
+def test_reading_is_the_mean_cross_entropy_of_what_is_said_and_has_something_before_it(lm):
     ids = jnp.asarray(np.random.default_rng(0).integers(0, 24, (3, 6)), jnp.int32)
     keep = jnp.asarray([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [0, 1, 1, 1, 0, 0]], bool)
     logits = np.asarray(jax.jit(lambda lm: lm(lm.embed(ids), keep))(lm), np.float64)
     logp = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     pairs = [(0, i) for i in range(1, 6)] + [(1, 1), (2, 2), (2, 3)]
     expected = -np.mean([logp[row, i - 1, ids[row, i]] for row, i in pairs])
-    assert float(jax.jit(next_token)(lm, ids, keep)) == pytest.approx(expected, abs=1e-5)
+    assert float(read(lm, ids, keep, keep)) == pytest.approx(expected, abs=1e-5)
+    expected = -np.mean([logp[row, i - 1, ids[row, i]] for row, i in pairs if i >= 2])
+    late = jnp.arange(6) >= 2
+    assert float(read(lm, ids, keep, keep & late)) == pytest.approx(expected, abs=1e-5)
     found = jax.jit(continuation)(
-        lm, lm.embed(ids[:2, :1]), keep[:2, :1], ids[:2, 1:], keep[:2, 1:]
+        lm, lm.embed(ids[:2, :1]), keep[:2, :1], ids[:2, 1:], keep[:2, 1:], keep[:2, 1:]
     )
     expected = -np.mean([logp[row, i - 1, ids[row, i]] for row, i in pairs[:6]])
     assert float(found) == pytest.approx(expected, abs=1e-5)
 
 
-def test_next_token_is_the_log_of_the_vocabulary_when_all_are_alike(lm):
+def test_reading_is_the_log_of_the_vocabulary_when_all_are_alike(lm):
     flat = jax.tree.map(jnp.copy, lm)
     flat.token_emb.emb_var[...] *= 0
     ids = jnp.ones((2, 6), jnp.int32)
-    half = jax.jit(lambda lm: next_token(lm, ids, ids > 0, dtype=jnp.bfloat16))(flat)
-    assert float(half) == pytest.approx(np.log(24), abs=1e-5)
-    assert float(jax.jit(next_token)(lm, ids, ids == 0)) == 0  # nothing is kept
+    assert float(read(flat, ids, ids > 0, ids > 0)) == pytest.approx(np.log(24), abs=1e-5)
+    assert float(read(lm, ids, ids == 0, ids > 0)) == 0  # nothing is kept

@@ -62,23 +62,23 @@ def test_words_are_pieces_and_come_back(words):
 
 
 def test_what_follows_a_prompt_is_marked_and_ends(words):
-    of = spoken.texts(words, [ASK, "caption:"], ["red", "a thing"], length=12)
+    of = spoken.texts(words, [[(ASK, "red")], [("caption:", "a thing")]], length=12)
     for row, (prompt, said) in enumerate(((6, 2), (1, 3))):
         assert of.keep[row].sum() == prompt + said == of.keep[row].nonzero()[0].max() + 1
         assert of.said[row].nonzero()[0].tolist() == [*range(prompt, prompt + said)]
         assert of.ids[row, prompt + said - 1] == words.end
     assert words.words(of.ids) == ["question what colour is it answer red", "caption a thing"]
     with pytest.raises(ValueError, match="which has no words: give it some"):
-        spoken.texts(words, [ASK], [" .. "], length=12)
+        spoken.texts(words, [[(ASK, " .. ")]], length=12)
     with pytest.raises(
         ValueError, match="has 8 words with its prompt and its end, and there is room for 7"
     ):
-        spoken.texts(words, [ASK], ["red"], length=7)
+        spoken.texts(words, [[(ASK, "red")]], length=7)
 
 
 def test_items_are_texts_beside_the_tokens_of_their_clip(words):
     tokens, _ = clips(3)
-    of = spoken.texts(words, [ASK] * 2, ["red", "blue"], length=10)
+    of = spoken.texts(words, [[(ASK, "red")], [(ASK, "blue")]], length=10)
     corpus = spoken.Spoken(of, tokens, np.array([2, 0]))
     assert len(corpus) == 2 and (corpus[0]["tokens"] == tokens[2]).all()
     assert (
@@ -90,23 +90,47 @@ def test_items_are_texts_beside_the_tokens_of_their_clip(words):
 
 
 def test_documents_tell_of_a_clip_before_they_ask_about_it():
-    clips = [["a red ring"], ["a blue star", "one blue star"]]
-    asked = [(0, "question: colour? answer: red"), (0, "question: shape? answer: ring")]
-    asked += [(1, "question: colour? answer: blue")]
-    found = spoken.documents(["a thing"], clips, asked * 20, seed=0)
-    assert found == spoken.documents(["a thing"], clips, asked * 20, seed=0)
-    assert found.count("caption: a thing") == 1 and len(found) == 61
-    about = [text for text in found if text != "caption: a thing"]
-    for text_of in about:
-        caption_of, *questions = text_of.split(". ")
-        last = questions[-1]
-        assert any(caption_of in clips[row] and last == question for row, question in asked)
-    assert len({text_of.split(". ")[0] for text_of in about}) == 3
-    assert any("answer: blue. question" in text_of and "red ring" in text_of for text_of in about)
+    clips = [["a red ring."], ["a blue star.", "one blue star."]] * 20
+    asked = [
+        (row, f"question: {word}? answer:", answer)
+        for row in range(40)
+        for word, answer in (
+            ("colour", ("red", "blue")[row % 2]),
+            ("shape", ("ring", "star")[row % 2]),
+        )
+    ]
+    found = spoken.documents(["a thing"], clips, asked, seed=0)
+    assert found == spoken.documents(["a thing"], clips, asked, seed=0)
+    assert found.count([("caption:", "a thing")]) == 1 and len(found) == 41
+    begins, others = set(), 0
+    for text_of in [one for one in found if one[0][0] != "caption:"]:
+        given, _, _ = text_of[0][0].partition(" question")
+        begins.add(given)
+        answers_of = {answer for _, answer in text_of[-2:]}
+        assert answers_of == ({"red", "ring"} if "red" in given else {"blue", "star"})
+        others += len(text_of) - 2
+    assert begins == {"a red ring.", "a blue star.", "one blue star."} and 20 < others < 60
     # A clip that nobody described is asked about all the same.
-    assert spoken.documents([], [[]], [(0, "question: what? answer: red")], seed=0)[0].endswith(
-        "red"
-    )
+    alone = spoken.documents([], [[]], [(0, "question: what? answer:", "red")], seed=0)
+    assert len(alone) == 1 and {prompt[:9] for prompt, _ in alone[0]} == {"question:"}
+
+
+def test_talks_hold_each_question_once_a_few_about_one_clip_each():
+    asked = [(row, f"question {row} {n}", str(n)) for row in (3, 1) for n in range(9)]
+    found = spoken.talks(asked + [(7, "why", "so")], seed=0)
+    assert [row for row, _ in found] == [3, 3, 3, 1, 1, 1, 7]
+    assert all(1 <= len(turns) <= spoken.TURNS for _, turns in found)
+    flat = [(row, *turn) for row, turns in found for turn in turns]
+    assert sorted(flat) == sorted(asked + [(7, "why", "so")]) and flat[:9] != asked[:9]
+    orders = [[said for row, turns in found if row == one for _, said in turns] for one in (3, 1)]
+    assert orders[0] != orders[1]
+
+
+def test_of_several_turns_what_is_said_in_each_is_marked(words):
+    turns = [("it is red " + ASK, "red"), (ASK, "blue")]
+    of = spoken.texts(words, [turns], length=24)
+    assert of.said[0].nonzero()[0].tolist() == [9, 16, 17] and of.keep[0].sum() == 18
+    assert words.words(of.ids[:, 9:10]) == ["red"] and words.words(of.ids[:, 16:18]) == ["blue"]
 
 
 def test_questions_are_a_table_and_each_needs_words():
@@ -173,7 +197,7 @@ def test_rows_are_of_every_encoder_and_of_what_ours_has_more():
 
 def test_the_loss_is_of_what_is_said_and_depends_on_prompt_and_clip(words):
     bridge, lm, (tokens, _) = bridge_of(), decoder(words), clips(2)
-    of = spoken.texts(words, [ASK, "caption:"], ["red", "a thing"], length=10)
+    of = spoken.texts(words, [[(ASK, "red")], [("caption:", "a thing")]], length=10)
     batch = {"tokens": tokens, **of._asdict()}
     loss = jax.jit(lambda batch: speaking.speaking_loss(bridge, batch, lm)[0])
     known = float(loss(batch))
@@ -193,8 +217,7 @@ def test_the_loss_is_of_what_is_said_and_depends_on_prompt_and_clip(words):
 
 def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path):
     """By `fit`, to the end; a language model that has read that an answer is a colour."""
-    documents = [f"{ASK} {one}" for one in COLOURS]
-    read = spoken.texts(words, [""] * 3, documents, length=8)
+    read = spoken.texts(words, [[(ASK, one)] for one in COLOURS], length=8)
     lm = loop.fit(
         decoder(words),
         speaking.reading_loss,
@@ -212,7 +235,7 @@ def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path
     shown, right = clips(48, seed=1), {}
     for name, scale in (("seen", 1.0), ("text only", 0.0)):
         of = spoken.Spoken(
-            spoken.texts(words, [ASK] * 384, colours, length=8),
+            spoken.texts(words, [[(ASK, one)] for one in colours], length=8),
             np.float16(scale) * tokens,
             np.arange(384),
         )

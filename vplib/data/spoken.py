@@ -9,7 +9,9 @@ from jaxtyping import Bool, Float16, Int
 from vplib.data.cached import CachedCorpus
 
 CAPTION = "caption:"  # the prompt of a caption
-OTHERS, OWN = 2, 6  # questions at most before the last of a document: of other clips, of its own
+TURNS = 4  # questions of a text at most, about its clip
+OTHERS = 2  # about other clips, before them
+Turns = Sequence[tuple[str, str]]  # prompts and what is said to each
 
 
 @runtime_checkable
@@ -27,59 +29,78 @@ class Vocabulary(Protocol):
 
 
 class Texts(NamedTuple):
-    """Prompts and what follows, padded: `said` marks what follows, its end token included."""
+    """Prompts and what follows each, padded: `said` marks what follows, with the end token."""
 
     ids: Int[np.ndarray, "N L"]
     keep: Bool[np.ndarray, "N L"]
     said: Bool[np.ndarray, "N L"]
 
 
-def texts(words: Vocabulary, prompts: Sequence[str], follows: Sequence[str], *, length: int) -> Texts:
-    """Each prompt and what follows it as at most `length` ids.
+def texts(words: Vocabulary, turns: Sequence[Turns], *, length: int) -> Texts:
+    """Each text, prompts and what is said to them in turn, as at most `length` ids.
 
-    Raises ValueError for what follows without a word, and for both together too long.
+    Raises ValueError for what is said without a word, and for a text too long.
     """
-    before, after = words.pieces(prompts), following(words, follows)
-    ids = np.full((len(before), length), words.end, np.int32)
+    prompts = iter(words.pieces([prompt for text in turns for prompt, _ in text]))
+    answers = iter(following(words, [answer for text in turns for _, answer in text]))
+    ids = np.full((len(turns), length), words.end, np.int32)
     keep, said = np.zeros(ids.shape, bool), np.zeros(ids.shape, bool)
-    for row, (prompt, answer) in enumerate(zip(before, after, strict=True)):
-        if not answer:
+    for row, text in enumerate(turns):
+        whole, marks = [], []
+        for prompt, follows in text:
+            one, other = next(prompts), next(answers)
+            if not other:
+                raise ValueError(
+                    f"what follows the prompt {prompt[-60:]!r} is {follows!r}, which has no words: "
+                    "give it some, or leave its clip out"
+                )
+            whole += one + other
+            marks += [False] * len(one) + [True] * len(other)
+        if len(whole) >= length:
             raise ValueError(
-                f"what follows the prompt {prompts[row][-60:]!r} is {follows[row]!r}, which has no "
-                "words: give it some, or leave its clip out"
+                f"{follows[:60]!r} has {len(whole) + 1} words with its prompt and its end, and "
+                f"there is room for {length}: shorten it, or give more room"
             )
-        whole = [*prompt, *answer, words.end]
-        if len(whole) > length:
-            raise ValueError(
-                f"{follows[row][:60]!r} has {len(whole)} words with its prompt and its end, and "
-                f"there is room for {length}: shorten it, or give a larger speaking.length"
-            )
-        ids[row, : len(whole)], keep[row, : len(whole)] = whole, True
-        said[row, len(prompt) : len(whole)] = True
+        ids[row, : len(whole)], said[row, : len(whole)] = whole, marks
+        keep[row, : len(whole) + 1] = said[row, len(whole)] = True
     return Texts(ids, keep, said)
 
 
-def documents(
-    captions: Sequence[str], clips: Sequence[Sequence[str]], asked: Sequence[tuple[int, str]], *, seed: int
-) -> list[str]:
-    """What our language models read before they are frozen, in an order of its own: the captions,
-    and for each of `asked`, a question with its answer about the clip of its row, a text that ends
-    with it.
-
-    That text begins with one of the clip's captions, then come up to OTHERS questions about other
-    clips, as examples stand in prompts, and up to OWN others about this one, all with their
-    answers. So the model learns to answer from what was said of the clip, which is what the bridge
-    will say in vectors. Our choice: PaLM-2, which the paper takes, can do that.
+def talks(asked: Sequence[tuple[int, str, str]], *, seed: int) -> list[tuple[int, Turns]]:
+    """Questions (row of a clip, prompt, answer) as texts of up to TURNS about one clip, with its row:
+    the clip is looked at once for all of them. Each is in one text, in an order drawn for its clip.
     """
     rng, own = np.random.default_rng(seed), {}
-    for row, text in asked:
-        own.setdefault(row, []).append(text)
-    found = [f"{CAPTION} {one}" for one in captions]
-    for row, text in asked:
-        others = [asked[k][1] for k in rng.integers(len(asked), size=rng.integers(OTHERS + 1))]
-        about = [own[row][k] for k in rng.permutation(len(own[row])) if own[row][k] != text]
-        begin = [*rng.choice(clips[row], size=1)] if len(clips[row]) else []
-        found.append(". ".join([*begin, *others, *about[: rng.integers(OWN + 1)], text]))
+    for row, *turn in asked:
+        own.setdefault(row, []).append(tuple(turn))
+    found = []
+    for row, turns in own.items():
+        order = rng.permutation(len(turns))
+        count = -(-len(turns) // TURNS)
+        found += [(row, [turns[k] for k in part]) for part in np.array_split(order, count)]
+    return found
+
+
+def documents(
+    captions: Sequence[str], clips: Sequence[Sequence[str]], asked: Sequence[tuple[int, str, str]], *, seed: int
+) -> list[Turns]:
+    """What our language models read before they are frozen, in an order of its own: the captions,
+    and the `talks` about clips.
+
+    Each of these begins with one of the clip's captions, then come up to OTHERS questions about
+    other clips, as examples stand in prompts, then those about the clip, all with their answers.
+    Captions of clips and questions are prompts, of which nothing is learned: what is asked next is
+    chance. So the model learns to answer from what was said of a clip, and what the bridge says in
+    vectors takes the caption's place. Our choice: PaLM-2, which the paper takes, can do that.
+    """
+    rng = np.random.default_rng(seed)
+    found = [[(CAPTION, one)] for one in captions]
+    for row, turns in talks(asked, seed=seed):
+        others = [asked[k][1:] for k in rng.integers(len(asked), size=rng.integers(OTHERS + 1))]
+        text = [*others, *turns]
+        if len(clips[row]):
+            text[0] = f"{rng.choice(clips[row])} {text[0][0]}", text[0][1]
+        found.append(text)
     return [found[k] for k in rng.permutation(len(found))]
 
 

@@ -92,22 +92,15 @@ def continuation(
     keep: Bool[Array, "B P"],
     ids: Int[Array, "B L"],
     ids_keep: Bool[Array, "B L"],
+    said: Bool[Array, "B L"],
 ) -> Float[Array, ""]:
-    """Mean cross-entropy, in nats, of the kept tokens that follow a prefix: a caption's after a
-    video and a prompt. Equal to the log of the vocabulary when all tokens are equally probable.
+    """Mean cross-entropy, in nats, of the kept tokens after a prefix that are to be `said`: a
+    caption's after a video and a prompt. Equal to the log of the vocabulary when all tokens are
+    equally probable.
 
-    Tokens count alike, whatever the length of their text. Raises ValueError as `log_probabilities`.
-    Source: VideoPrism section 4.3 (autoregressive loss).
+    Tokens count alike, whatever the length of their text; one with nothing before it does not.
+    Raises ValueError as `log_probabilities`. Source: VideoPrism section 4.3 (autoregressive loss).
     """
     found, known = log_probabilities(lm, prefix, keep, ids, ids_keep)
-    return -found.sum() / jnp.maximum(known.sum(), 1)
-
-
-def next_token(
-    lm: CausalLM, ids: Int[Array, "B L"], keep: Bool[Array, "B L"], *, dtype=jnp.float32
-) -> Float[Array, ""]:
-    """`continuation` of nothing: what a language model learns from texts alone, computed in
-    `dtype`. The first token of a text is not counted; one before it, such as the stop token of the
-    text before, makes it count."""
-    nothing = jnp.zeros((len(ids), 0, lm.width), dtype)
-    return continuation(lm, nothing, keep[:, :0], ids, keep)
+    said = said & known
+    return -(found * said).sum() / jnp.maximum(said.sum(), 1)

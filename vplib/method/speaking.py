@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int
 
-from vplib.method.losses import next_token
-from vplib.model.decoders import log_probabilities
+from vplib.method.losses import continuation
 from vplib.model.resampler import Resampler
 
 
@@ -33,17 +32,17 @@ def speaking_loss(
     """
     seen = bridge(batch["tokens"].astype(dtype))
     there = jnp.ones(seen.shape[:2], bool)
-    found, _ = log_probabilities(lm, seen, there, batch["ids"], batch["keep"])
-    loss = -(found * batch["said"]).sum() / jnp.maximum(batch["said"].sum(), 1)
-    return loss, {}
+    return continuation(lm, seen, there, batch["ids"], batch["keep"], batch["said"]), {}
 
 
 def reading_loss(
     lm: nnx.Module, batch: dict, *, key: Array | None = None, step: Int[Array, ""] | int = 0
 ):
-    """The same of texts alone, prompts included: what the language model learns before it is frozen.
+    """The same of texts alone: what the language model learns before it is frozen.
 
-    A batch is {ids (B,L), keep (B,L)}. The first token of a text has nothing before it to follow
-    from and does not count.
+    A batch is {ids (B,L), keep (B,L), said (B,L)}, as above. The first token of a text has nothing
+    before it to follow from and does not count.
     """
-    return next_token(lm, batch["ids"], batch["keep"]), {}
+    ids, keep = batch["ids"], batch["keep"]
+    nothing = jnp.zeros((len(ids), 0, lm.width))
+    return continuation(lm, nothing, keep[:, :0], ids, keep, batch["said"]), {}

@@ -19,11 +19,13 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from vplib.model import checkpoints
-from vplib.model.attention import affine, attend, product
+from vplib.model.attention import affine, attend, lecun, product
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.encoders import Embedding
 from vplib.model.layers import Block, LayerNorm, one_hot_rows
 
+LONGEST = 512  # tokens of a sequence of ours: with rotary positions any number would do
+THETA = 1000.0  # of rotary positions in ours
 SMALL = 4096  # rows of a table: of a bigger one, a gather is cheaper
 
 
@@ -36,7 +38,7 @@ class LanguageSizes:
     heads: int
     mlp: int
     vocabulary: int  # pieces of the tokeniser
-    context: int  # tokens of the longest sequence, what is generated included
+    context: int | None  # tokens of the longest sequence, with what is generated; None: ours
 
 
 class Cache(NamedTuple):
@@ -46,6 +48,7 @@ class Cache(NamedTuple):
     values: Float[Array, "layers B K M H"]
     keep: Bool[Array, "B M"]
     used: Int[Array, ""]  # places taken, the same in every row
+    latest: Float[Array, "B 2 D"]  # the last two kept embeddings, zeros where there are none
 
 
 @runtime_checkable
@@ -88,7 +91,7 @@ class Causal(nnx.Module):
 
     One has `x_layers`, equal blocks stacked on axis 0, each with `heads(x, positions)` to scaled
     queries, keys and values (B K N H) and `rest(x, attended)` to the block's output; `final_ln`;
-    `token_emb`, whose table is the output's too; and may have something to add to what comes in.
+    `token_emb`, whose table is the output's too; and may `enter` otherwise what comes in.
     """
 
     @property
@@ -105,9 +108,12 @@ class Causal(nnx.Module):
         return _rows(self.token_emb.emb_var[...], ids)
 
     def enter(
-        self, x: Float[Array, "B N D"], positions: Int[Array, "B N"]
+        self,
+        x: Float[Array, "B N D"],
+        positions: Int[Array, "B N"],
+        before: Float[Array, "B N 2 D"],
     ) -> Float[Array, "B N D"]:
-        """What the first block gets."""
+        """What the first block gets; `before` are the two kept tokens before each."""
         return x
 
     def head(self, x: Float[Array, "*A D"]) -> Float[Array, "*A W"]:
@@ -147,9 +153,11 @@ class Causal(nnx.Module):
         x, kept = self._whole(embeddings, keep)
         last = jnp.where(keep, jnp.arange(count), 0).max(1)
         x = jnp.take_along_axis(x, last[:, None, None], axis=1)[:, 0]
+        latest = _earlier(embeddings, keep, keep.sum(1, keepdims=True, dtype=jnp.int32))[:, 0]
         more = (0, length - count)
         keys, values = (jnp.pad(z, ((0, 0), (0, 0), (0, 0), more, (0, 0))) for z in kept)
-        return self.head(x), Cache(keys, values, jnp.pad(keep, ((0, 0), more)), jnp.int32(count))
+        kept = jnp.pad(keep, ((0, 0), more))
+        return self.head(x), Cache(keys, values, kept, jnp.int32(count), latest)
 
     def step(
         self, cache: Cache, embedding: Float[Array, "B D"]
@@ -157,15 +165,16 @@ class Causal(nnx.Module):
         """Logits after one more token, kept in every row. Whoever calls counts: in a full cache the
         last place would be overwritten."""
         keep = cache.keep | (jnp.arange(cache.keep.shape[1]) == cache.used)
-        positions = cache.keep.sum(1, dtype=jnp.int32)[:, None]
+        positions, x = cache.keep.sum(1, dtype=jnp.int32)[:, None], embedding[:, None]
+        latest = jnp.concatenate([x, cache.latest[:, :1]], axis=1)
         x, (keys, values) = self._blocks(
-            embedding[:, None],
+            self.enter(x, positions, cache.latest[:, None]),
             positions,
             keep[:, None, None],
             (cache.keys, cache.values),
             cache.used,
         )
-        return self.head(x[:, 0]), Cache(keys, values, keep, cache.used + 1)
+        return self.head(x[:, 0]), Cache(keys, values, keep, cache.used + 1, latest)
 
     def _whole(self, embeddings, keep):
         """A sequence from its first token on."""
@@ -174,11 +183,13 @@ class Causal(nnx.Module):
         # A token sees itself even if it is padding: with no key at all, it would see all alike.
         itself = jnp.eye(count, dtype=bool)
         mask = jnp.tril(jnp.ones((count, count), bool)) & (keep[:, None, None] | itself)
-        return self._blocks(embeddings, jnp.maximum(jnp.cumsum(keep, 1) - 1, 0), mask)
+        positions = jnp.maximum(jnp.cumsum(keep, 1) - 1, 0)
+        x = self.enter(embeddings, positions, _earlier(embeddings, keep, positions))
+        return self._blocks(x, positions, mask)
 
     def _blocks(self, x, positions, mask, past=None, place=None):
-        """What the last block gives, normalised, and every layer's keys and values: those of x, or
-        with `past` ones these, x's written at `place`."""
+        """What the last block gives for what enters the first, normalised, and every layer's keys
+        and values: those of x, or with `past` ones these, x's written at `place`."""
 
         def step(x, inputs):
             block, past = inputs
@@ -190,7 +201,6 @@ class Causal(nnx.Module):
                 )
             return block.rest(x, _attend(q, k, v, mask)), (k, v)
 
-        x = self.enter(x, positions)
         x, kept = jax.lax.scan(step, x, (self.x_layers, past), unroll=True)
         return self.final_ln(x), kept
 
@@ -201,6 +211,16 @@ def _attend(q, k, v, mask):
     shared = q.shape[1] // k.shape[1]
     queries = q.reshape(*k.shape[:2], shared * q.shape[2], q.shape[3])
     return attend(queries, k, v, mask=jnp.tile(mask, (1, 1, shared, 1))).reshape(q.shape)
+
+
+def _earlier(
+    x: Float[Array, "B N D"], keep: Bool[Array, "B N"], positions: Int[Array, "B M"]
+) -> Float[Array, "B M 2 D"]:
+    """The kept tokens at the two positions before each of `positions`, the later first; zeros where
+    there are none. Products pick them, as the gradient of a gather is a serial scatter."""
+    own = jnp.where(keep, jnp.cumsum(keep, 1) - 1, -1)[:, None]
+    picks = [(own == positions[..., None] - back) & (own >= 0) for back in (1, 2)]
+    return jnp.stack([product(pick.astype(x.dtype), x).astype(x.dtype) for pick in picks], axis=2)
 
 
 def _rows(table: Float[Array, "N D"], index: Int[Array, "*A"]) -> Float[Array, "*A D"]:
@@ -242,17 +262,35 @@ class Norm(LayerNorm):
         return super().__call__(x.astype(jnp.float32) * 0.1**0.5).astype(x.dtype)
 
 
-class CausalBlock(Block):
-    """A block in two halves, between which a cache fits."""
+def rotate(
+    x: Float[Array, "B K N H"], positions: Int[Array, "B N"], theta: float
+) -> Float[Array, "B K N H"]:
+    """Rotary positions: dimensions i and i + H/2 turn by position / theta^(2i/H) radians.
 
-    def __init__(self, width: int, heads: int, hidden: int, *, rngs: nnx.Rngs):
+    Source: RoFormer (arXiv:2104.09864), in the halved layout of Gemma.
+    """
+    half = x.shape[-1] // 2
+    angles = positions[:, None, :, None] * theta ** (-jnp.arange(half) / half)  # B 1 N H/2
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    turned = [first * cos - second * sin, second * cos + first * sin]
+    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
+
+
+class CausalBlock(Block):
+    """A block in two halves, between which a cache fits; with `theta`, of rotary positions."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, *, theta: float | None = None, rngs: nnx.Rngs
+    ):
         super().__init__(width, heads, hidden, activation=gelu_tanh, cap=None, rngs=rngs)
         self.layer_norm, self.ff_layer.layer_norm = Norm(width), Norm(width)
+        self.theta = theta
 
     def heads(
         self, x: Float[Array, "B N D"], positions: Int[Array, "B N"]
     ) -> tuple[Float[Array, "B K N H"], Float[Array, "B K N H"], Float[Array, "B K N H"]]:
-        """Queries, scaled, keys and values; positions are in x."""
+        """Queries, scaled, keys and values; without `theta` positions are in x."""
         y, attention = self.layer_norm(x), self.self_attention
         width, heads, size = attention.query.w.shape
 
@@ -261,6 +299,8 @@ class CausalBlock(Block):
             return jnp.swapaxes(z.reshape(*x.shape[:-1], heads, size), -2, -3)
 
         q, k, v = map(project, (attention.query, attention.key, attention.value))
+        if self.theta:
+            q, k = (rotate(z, positions, self.theta) for z in (q, k))
         return q * jnp.asarray(size**-0.5, q.dtype), k, v
 
     def rest(
@@ -276,10 +316,15 @@ class CausalBlock(Block):
 
 class Decoder(Causal):
     """GPT-2's network, which `public_lm` also loads: pre-LN blocks, learned positions, and one
-    table of tokens for input and output.
+    table of tokens for input and output. Without a context it is one of ours instead: positions
+    are rotary, and a linear map of the two tokens before is added to each that enters. Without that
+    models as small as ours do not learn in any time we have which of two colours belongs to which of
+    two shapes; with it, in minutes (LOG.md).
 
-    Source: GPT-2 (Radford et al. 2019) and openai/gpt-2, src/model.py. First values are those of
-    our other models, but for the blocks' last layers: divided by the root of their number.
+    Source: GPT-2 (Radford et al. 2019) and openai/gpt-2, src/model.py; Canon layers
+    (arXiv:2512.17351) for those that enter with their neighbours. First values are those of our
+    other models, but for the blocks' last layers: divided by the root of their number. Raises
+    ValueError for heads of another than an even width.
     """
 
     def __init__(self, sizes: LanguageSizes, *, rngs: nnx.Rngs):
@@ -288,11 +333,19 @@ class Decoder(Causal):
             raise ValueError(
                 f"a width of {width} does not divide into {sizes.heads} heads: choose a divisor"
             )
+        theta = None if sizes.context else THETA
+        if theta and width // sizes.heads % 2:
+            raise ValueError(
+                f"heads of {width // sizes.heads} dimensions cannot turn in pairs: choose an even number"
+            )
         self.token_emb = Embedding(sizes.vocabulary, width, fan_in=width, rngs=rngs)
-        self.pos_emb = Embedding(sizes.context, width, fan_in=width, rngs=rngs)
+        if sizes.context:
+            self.pos_emb = Embedding(sizes.context, width, fan_in=width, rngs=rngs)
+        else:
+            self.earlier = nnx.Param(lecun(rngs.params(), (2, width, width), width))
         keys = jax.random.split(rngs.params(), layers)
         self.x_layers = jax.vmap(
-            lambda key: CausalBlock(width, sizes.heads, sizes.mlp, rngs=nnx.Rngs(key))
+            lambda key: CausalBlock(width, sizes.heads, sizes.mlp, theta=theta, rngs=nnx.Rngs(key))
         )(keys)
         for last in (
             self.x_layers.self_attention.post.w,
@@ -303,12 +356,18 @@ class Decoder(Causal):
 
     @property
     def context(self) -> int:
-        return self.pos_emb.emb_var.shape[0]
+        return self.pos_emb.emb_var.shape[0] if hasattr(self, "pos_emb") else LONGEST
 
     def enter(
-        self, x: Float[Array, "B N D"], positions: Int[Array, "B N"]
+        self,
+        x: Float[Array, "B N D"],
+        positions: Int[Array, "B N"],
+        before: Float[Array, "B N 2 D"],
     ) -> Float[Array, "B N D"]:
-        return x + _rows(self.pos_emb.emb_var[...], positions).astype(x.dtype)
+        if hasattr(self, "pos_emb"):
+            return x + _rows(self.pos_emb.emb_var[...], positions).astype(x.dtype)
+        w = self.earlier[...].reshape(-1, self.width).astype(x.dtype)
+        return x + product(before.reshape(*x.shape[:-1], -1), w).astype(x.dtype)
 
 
 # --- what is asked of a language model -----------------------------------------------------------
@@ -418,7 +477,7 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Langu
         heads=heads,
         mlp=shape("x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2],
         vocabulary=vocabulary,
-        context=shape("pos_emb/emb_var", 2)[0],
+        context=shape("pos_emb/emb_var", 2)[0] if "params/pos_emb/emb_var" in weights else None,
     )
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from vplib.model import decoders
 from vplib.model.attention import lecun, product
 from vplib.model.checkpoints import CheckpointError, assign
-from vplib.model.decoders import Causal, Decoder, LanguageSizes, gelu_tanh
+from vplib.model.decoders import Causal, Decoder, LanguageSizes, gelu_tanh, rotate
 from vplib.model.encoders import Embedding
 
 FILE = "model.safetensors"
@@ -264,21 +264,6 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "*A I"]) -> Float[Array, "*A O"]:
         return product(x, self.w[...].astype(x.dtype)).astype(x.dtype)
-
-
-def rotate(
-    x: Float[Array, "B K N H"], positions: Int[Array, "B N"], theta: float
-) -> Float[Array, "B K N H"]:
-    """Rotary positions: dimensions i and i + H/2 turn by position / theta^(2i/H) radians.
-
-    Source: RoFormer (arXiv:2104.09864), in the halved layout of Gemma.
-    """
-    half = x.shape[-1] // 2
-    angles = positions[:, None, :, None] * theta ** (-jnp.arange(half) / half)  # B 1 N H/2
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    turned = [first * cos - second * sin, second * cos + first * sin]
-    return jnp.concatenate(turned, axis=-1).astype(x.dtype)
 
 
 class GemmaBlock(nnx.Module):
