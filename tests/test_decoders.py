@@ -98,6 +98,16 @@ def test_rotary_positions_are_differences():
         decoder(context=None, width=20)
 
 
+def test_ours_enter_with_the_two_kept_tokens_before_them():
+    lm, x = decoder(context=None), vectors(0, 1, 6)
+    keep = jnp.asarray([[1, 1, 1, 0, 1, 1]], bool)
+    before = decoders._earlier(x, keep, jnp.asarray([[0, 1, 2, 2, 3, 4]]))
+    assert toy.close(before[0, 4], x[0, jnp.asarray([2, 1])]) and not before[0, 0].any()
+    entered = lm.enter(x, jnp.zeros((1, 6), jnp.int32), before)
+    w = toy.leaves(lm)["earlier"]
+    assert toy.close(entered[0, 4], x[0, 4] + x[0, 2] @ w[0] + x[0, 1] @ w[1])
+
+
 def test_a_big_table_is_looked_up_alike(lm, monkeypatch):
     x, keep, ids = vectors(0, 2, 6), jnp.ones((2, 6), bool), jnp.asarray([[3, 23], [0, 7]])
     small = lm.embed(ids), logits(lm, x, keep)
