@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -18,7 +19,7 @@ from flax import nnx
 from jax.sharding import PartitionSpec as P
 
 from vplib import paths
-from vplib.method.stages import stage1_loss
+from vplib.method.stages import stage1_loss, stage2_loss
 from vplib.model import checkpoints
 from vplib.model.attention import attend
 from vplib.model.layers import Stack
@@ -74,6 +75,7 @@ def run(out: Path, processes: int = 1, index: int = 0, port: int = 0) -> None:
         check_kernel(mesh)
         check_stack(mesh)
         check_parts(mesh)
+        check_order(mesh)
 
 
 def check_rule(mesh) -> None:
@@ -125,6 +127,33 @@ def check_parts(mesh) -> None:
     clips = sharding.to_mesh(mesh, {"video": toy.batch(0, 16)["video"]})
     text = update.lower(params, sgd.init(params), None, clips, 0).compile().as_text()
     assert not {"all-gather", "all-to-all", "collective-permute"} & {*re.findall(r"[\w-]+", text)}
+
+
+def check_order(mesh) -> None:
+    """No step exchanges anything within a branch: XLA on CPU orders what processes exchange, but not
+    what a branch holds, and processes that meet in another order wait forever.
+    """
+    clips = toy.batch(0, CLIPS)
+    distilled = partial(
+        stage2_loss,
+        mask="bevt",
+        mask_ratio=0.65,
+        shuffle_tokens=True,
+        masked_only=False,
+        normalise_targets=False,
+    )
+    steps = {
+        "stage 1": (toy.stage1(), partial(stage1_loss, drop_ratio=0.5), None),
+        "stage 2": (toy.stage2(), distilled, toy.video_text()),
+    }
+    for name, (stage, loss, frozen) in steps.items():
+        sgd, params = optax.sgd(0.1), nnx.state(stage, nnx.Param)
+        update = jax.jit(loop.update_of(stage, loss, sgd, 0, frozen))
+        kept = nnx.state(frozen) if frozen else None
+        split = sharding.to_mesh(mesh, clips)
+        text = update.lower(params, sgd.init(params), kept, split, 0).compile().as_text()
+        assert "all-reduce" in text
+        assert "conditional(" not in text, name
 
 
 def start(out: Path, devices: int = 1, *arguments: int) -> tuple[subprocess.Popen, Path]:

@@ -26,7 +26,8 @@ def contrastive(
     """
     if not chunk:
         logits = scale * (video @ text.T)  # B B
-        own = jnp.diagonal(logits)
+        each = jnp.arange(len(logits))
+        own = logits[each, each]  # jnp.diagonal branches, and XLA may swap what processes exchange there
         return (jax.nn.logsumexp(logits, 1) + jax.nn.logsumexp(logits, 0) - 2 * own).mean() / 2
     if video.shape[0] % chunk:
         raise ValueError(
