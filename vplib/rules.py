@@ -75,7 +75,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("speaking.mlp", _flag),
     ("speaking.captions.*", _number(0)),
     (
-        "speaking.models.*.* speaking.queries speaking.heads speaking.vocabulary speaking.length speaking.reading.length speaking.reading.clips",
+        "speaking.models.*.* speaking.queries speaking.heads speaking.vocabulary speaking.length speaking.reading.length",
         _whole(1),
     ),
     ("data.kind", _words("world", "folder", "webdataset")),
