@@ -243,7 +243,7 @@ def test_the_reference_of_the_loss_of_stage_2_weighs_both_alike():
 def test_the_reference_of_the_shortcut_is_the_librarys_loss():
     corpora = np.random.default_rng(0).integers(3, size=32)
     style = jnp.eye(3)[corpora]
-    wanted = float(losses.contrastive(style, style, 100.0))
+    wanted = float(losses.contrastive(style, style, jnp.float32(100)))
     assert fourth.style_loss(corpora) == pytest.approx(wanted, abs=1e-5)
 
 
@@ -259,15 +259,15 @@ def test_the_references_of_turns_and_processes_keep_shares_and_batches():
 
 
 def test_the_references_of_losses_over_devices_are_the_librarys():
-    v, t = fifth._vectors(4, 3, 8)
+    (v, t), scale = fifth._vectors(4, 3, 8), jnp.float32(8)
     flat = [jnp.asarray(x.reshape(12, 8)) for x in (v, t)]
-    whole = float(losses.contrastive(*flat, 8.0))
+    whole = float(losses.contrastive(*flat, scale))
     assert np.mean([fifth.own_rows(v, t, 8.0, d) for d in range(4)]) == pytest.approx(
         whole, rel=1e-5
     )
     alone = np.mean(
         [
-            float(losses.contrastive(jnp.asarray(a), jnp.asarray(b), 8.0))
+            float(losses.contrastive(jnp.asarray(a), jnp.asarray(b), scale))
             for a, b in zip(v, t, strict=True)
         ]
     )

@@ -129,7 +129,7 @@ CASES = {
     ),
     "4.8": Case(
         right=style_loss,
-        inputs=lambda: [(np.array([0, 0, 0, 1, 2, 2, 0, 1]),), (np.zeros(16, int),)],
+        inputs=lambda: [(np.array([0, 0, 0, 1, 2, 2, 0, 0]),), (np.zeros(16, int),)],
         wrong=[
             (
                 lambda corpora: np.log(len(corpora)),
