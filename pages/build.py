@@ -136,7 +136,7 @@ def _contents(shown: dict[str, list[str]]) -> str:
             place.rpartition("-")[2].removesuffix(".ipynb") if "-" in place else "not run"
         ]
     ]
-    sheets = [f"Exercises {n} <course/student/session{n}.ipynb>" for n in (1, 2, 3)]
+    sheets = [f"Exercises {n} <course/student/session{n}.ipynb>" for n in range(1, 6)]
     parts = {
         "Lessons": lessons,
         "Course": [course[0], *sheets, *course[1:]],

@@ -16,7 +16,7 @@ import toy
 from flax import nnx
 
 from vplib import paths, publish
-from vplib.course import check, first, grade, sheets, third
+from vplib.course import check, fifth, first, fourth, grade, sheets, third
 from vplib.method import losses, masking, stages
 from vplib.model.layers import AttentionPool
 
@@ -238,6 +238,43 @@ def test_the_reference_of_the_loss_of_stage_2_weighs_both_alike():
         + losses.cosine_distance(jnp.asarray(whole), jnp.asarray(aim)).mean()
     )
     assert third.stage2_loss(local, target, masked, whole, aim) == pytest.approx(float(wanted))
+
+
+def test_the_reference_of_the_shortcut_is_the_librarys_loss():
+    corpora = np.random.default_rng(0).integers(3, size=32)
+    style = jnp.eye(3)[corpora]
+    wanted = float(losses.contrastive(style, style, jnp.float32(100)))
+    assert fourth.style_loss(corpora) == pytest.approx(wanted, abs=1e-5)
+
+
+def test_the_references_of_turns_and_processes_keep_shares_and_batches():
+    order = fourth.turns(400, [3, 1, 4])
+    for count in (8, 80, 400):
+        given = np.bincount(order[:count], minlength=3)
+        assert (abs(given - count * np.array([3, 1, 4]) / 8) < 1).all()
+    for step in (0, 5):
+        parts = [fourth.own_items(step, 12, index, 3) for index in range(3)]
+        assert sorted(np.concatenate(parts)) == [*range(12 * step, 12 * step + 12)]
+    assert sorted(fourth.clips_of([*range(14, 21)], 7, 0)) == [*range(7)]
+
+
+def test_the_references_of_losses_over_devices_are_the_librarys():
+    (v, t), scale = fifth._vectors(4, 3, 8), jnp.float32(8)
+    flat = [jnp.asarray(x.reshape(12, 8)) for x in (v, t)]
+    whole = float(losses.contrastive(*flat, scale))
+    assert np.mean([fifth.own_rows(v, t, 8.0, d) for d in range(4)]) == pytest.approx(
+        whole, rel=1e-5
+    )
+    alone = np.mean(
+        [
+            float(losses.contrastive(jnp.asarray(a), jnp.asarray(b), scale))
+            for a, b in zip(v, t, strict=True)
+        ]
+    )
+    parts = fifth.accumulated(*(x.reshape(12, 8) for x in (v, t)), 8.0, 4)
+    assert parts == pytest.approx(alone, rel=1e-5) and parts < whole
+    g = np.random.default_rng(0).normal(size=(4, 8))
+    np.testing.assert_allclose(fifth.reduce_scatter(g).reshape(-1) / 4, fifth.all_reduce(g)[2])
 
 
 # The sources, and the notebooks made from them.

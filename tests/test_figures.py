@@ -1,5 +1,7 @@
 """Figures are byte-stable, say what the data say, and draw the words of other people's data."""
 
+import ast
+import json
 import subprocess
 import sys
 import warnings
@@ -18,7 +20,7 @@ from matplotlib import font_manager
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
-from vplib import figures, files, paths
+from vplib import figures, files, lessons, paths
 
 EMPTY = pd.DataFrame()
 MATHEMATICS = ("Ba$$in", "it's $5, not $6", "$x_{1}$ cost", r"a \frac in $x^{$", r"$\alpha$ 100%")
@@ -342,3 +344,35 @@ def test_confusion_of_many_classes_names_as_many_as_fit():
     figures.confusion(ax, np.eye(101, dtype=int), [f"class {k}" for k in range(101)])
     assert labels(ax.yaxis) == [f"class {k}" for k in range(0, 101, 2)]
     assert [tick - 0.5 for tick in ax.get_yticks()] == [*range(0, 101, 2)]
+
+
+def test_words_lines_and_markers_stand_out_from_white():
+    """WCAG 2.2 asks 3 to 1 of what carries meaning; LIGHT and LIGHT_BLUE are for areas."""
+    assert figures.contrast("white") == 1 and figures.contrast("black") == pytest.approx(21)
+    assert figures.contrast("#777777") == pytest.approx(4.48, abs=0.01)  # WCAG's own example
+    for color in (*figures.INK, lessons.PALE, lessons.GREY, figures.DARK):
+        assert figures.contrast(color) >= 3, color
+    assert max(map(figures.contrast, (figures.LIGHT, figures.LIGHT_BLUE))) < 3
+
+
+DRAWS = {"plot", "scatter", "hlines", "vlines", "axhline", "axvline", "text", "annotate", "step"}
+
+
+def test_no_line_marker_or_word_of_the_papers_figures_has_the_colour_of_an_area():
+    cells = json.loads((paths.NOTEBOOKS / "60_paper_figures.ipynb").read_text())["cells"]
+    source = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    tree, pale = ast.parse(source), {"LIGHT", "LIGHT_BLUE"}
+
+    def named(node):
+        found = {n.attr for n in ast.walk(node) if isinstance(n, ast.Attribute)}
+        return found | {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+    for node in ast.walk(tree):  # what is made of such a colour has it, too
+        if isinstance(node, ast.Assign) and named(node.value) & pale:
+            pale |= {n.id for target in node.targets for n in ast.walk(target) if hasattr(n, "id")}
+    assert {"tier", "shades"} <= pale
+    calls = [c for c in ast.walk(tree) if isinstance(c, ast.Call)]
+    drawn = [c for c in calls if isinstance(c.func, ast.Attribute) and c.func.attr in DRAWS]
+    assert len(drawn) > 20
+    for call in drawn:
+        assert not named(call) & pale, ast.unparse(call)

@@ -21,6 +21,7 @@ import seaborn as sns
 from jaxtyping import Float, Int, UInt8
 from matplotlib import font_manager
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -35,6 +36,15 @@ BLUE, LIGHT_BLUE, OURS, DARK, MID, LIGHT = (
     "#80868b",
     "#dadce0",
 )
+# LIGHT and LIGHT_BLUE are for areas; lines, markers and words in a lighter blue have this one.
+MID_BLUE = "#4f8be0"
+INK = (
+    BLUE,
+    MID_BLUE,
+    OURS,
+    DARK,
+    MID,
+)  # for lines, markers and words: 3 to 1 against white, or more
 FONT = "DejaVu Sans"  # part of Matplotlib: figures look the same everywhere
 OTHER_FONTS = (  # beginnings of the families that are asked for letters that FONT lacks, best first
     "Noto Sans CJK SC",
@@ -109,6 +119,16 @@ def style() -> None:
         }
     )
     warnings.filterwarnings("ignore", MISSING, UserWarning)
+
+
+def contrast(color: str) -> float:
+    """How a colour stands out from white, 1 to 21; what carries meaning needs 3.
+
+    Source: WCAG 2.2, relative luminance and contrast ratio.
+    """
+    rgb = np.array(to_rgb(color))
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return 1.05 / (float(linear @ (0.2126, 0.7152, 0.0722)) + 0.05)
 
 
 def save(fig: Figure, name: str, *, data: pd.DataFrame, place: Path | None = None) -> None:

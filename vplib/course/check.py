@@ -19,7 +19,13 @@ import numpy as np
 
 from vplib import files
 
-SESSIONS = {"session1": "first", "session2": "second", "session3": "third"}
+SESSIONS = {
+    "session1": "first",
+    "session2": "second",
+    "session3": "third",
+    "session4": "fourth",
+    "session5": "fifth",
+}
 DONE, WRONG, OPEN, TODO = "done", "wrong", "open", "not done yet"
 WORDS = 30  # a written answer has at least so many
 TEXT = 20_000  # and at most so many characters
