@@ -26,8 +26,10 @@ def contrastive(
     """
     if not chunk:
         logits = scale * (video @ text.T)  # B B
+        # By index: jnp.diagonal branches, and within a branch XLA on CPU does not order what processes
+        # exchange.
         each = jnp.arange(len(logits))
-        own = logits[each, each]  # jnp.diagonal branches, and XLA may swap what processes exchange there
+        own = logits[each, each]
         return (jax.nn.logsumexp(logits, 1) + jax.nn.logsumexp(logits, 0) - 2 * own).mean() / 2
     if video.shape[0] % chunk:
         raise ValueError(
