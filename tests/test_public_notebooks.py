@@ -31,6 +31,7 @@ def write(name, folder):
         ("charades", "40_classification_localization", "labels_stage2_map"),
         ("vatex", "41_retrieval_zero_shot", "retrieval_t2v_captions_r1"),
         ("msrvtt", "42_captioning_qa", None),
+        ("calms21", "43_science", "science_frames_stage2_map"),
     ],
 )
 def test_a_public_data_set_runs_through_its_notebook(name, notebook, row, out, tmp_path, capfd):
