@@ -108,6 +108,11 @@ def chance(cell: Cell, of: Asked) -> float:
     return float(known(of)) if known else float("nan")
 
 
+def paragraphs(root: Path, part: str) -> dict[str, str]:
+    """The text of each video of a part, by id, of a data set that has one. Raises LabelError."""
+    return _beside(root, "paragraphs").get(part, {})
+
+
 class Told:
     """A source as `evaluate.features.Originals` whose lines, where `vplib.data.public` wrote them,
     have the fields that other tasks read: several `texts` as `captions_reference`, and a question
@@ -274,7 +279,7 @@ def _retrieval(cell: Cell, metas: list, root: Path) -> Asked:
     files = {meta["id"]: meta["file_name"] for meta in metas}
     told = _beside(root, cell.beside)
     if cell.beside == "paragraphs":
-        pairs = [*told.get(cell.part, {}).items()]
+        pairs = [*paragraphs(root, cell.part).items()]
     elif told is not None:  # a split with a text a video
         pairs = told.get("test", [])
     else:
