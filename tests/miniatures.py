@@ -351,6 +351,7 @@ def _nextqa(made):
         free.append([*told, "what is it?", answer, 4, "DO"])
     made.write("nextqa/val.csv", [start + [f"a{n}" for n in range(5)], *several])
     made.write("nextoe/test.csv", [start, *free])
+    made.write("nextoe/train.csv", [start, *free[:4]])
     made.write("nextqa/map_vid_vidorID.json", places)
     made.lines("atp-hard-ct4.txt", range(1, 8))  # the first is easy
 

@@ -343,3 +343,16 @@ def test_planted_boxes_are_named_and_false_boxes_cost():
     assert least["ava_kinetics"] < 0.5 * 0.5 < 0.8 * 0.4 < least["ava"]  # shares times .2 and .8
     rows = judged["ava_kinetics"]["sees"].found[0]
     assert max(sum(row[0] == name for row in rows) for name in test.names) == 2 * 2  # the best two
+
+
+def test_a_box_may_have_several_labels_and_a_video_several_key_frames():
+    box, hop, both = np.array([[0.1, 0.1, 0.5, 0.5]]), [("hop",)], [("hop", "swim")]
+    found = localise.KeyFrames(["a", "a", "b"], {}, [box] * 3, [hop, both, [("swim",)]])
+    given = [(box, np.ones(1))] * 3
+    right = [[[1.0, 0.0]], [[1.0, 1.0]], [[0.0, 1.0]]]
+    judged = localise._judged_boxes(found, given, ["hop", "swim"], [right, right[::-1]])
+    assert judged.matches[0].videos == ["a", "b"] and judged.answers.outputs.shape == (2, 2, 2)
+    perfect, other = judged.answers.scores()
+    assert perfect == 1 > other
+    assert {row[:2] for row in judged.found[0]} == {("a", 0), ("a", 1), ("b", 0)}
+    assert localise.several("hop") == ("hop",) and localise.several(("a", "b")) == ("a", "b")

@@ -14,7 +14,7 @@ from flax import nnx
 
 from vplib import caption, paths
 from vplib.data import cached, spoken, text
-from vplib.evaluate import answers, speech, tasks
+from vplib.evaluate import answers, speech, talk, tasks
 from vplib.method import speaking
 from vplib.model import checkpoints, decoders, resampler
 from vplib.model.checkpoints import CheckpointError
@@ -306,3 +306,16 @@ def test_a_voice_whose_parts_do_not_fit_is_one_sentence(voice, words):
         caption.load(voice)
     with pytest.raises(CheckpointError, match="holds no resampler"):
         resampler.load(voice / "encoder.npz")
+
+
+def test_all_true_answers_of_a_question_count_and_its_kind_if_wups_knows_it():
+    qa = [{"question": "what?", "answer": "ring", "kind": "DO", "more": ["band"]}]
+    qa += [{"question": "who?", "answer": "a man", "kind": "who"}]
+    table = speech.questions([{"qa": qa}])
+    assert talk.references(table) == ([["ring", "band"], ["a man"]], ["DO", "CW"])
+    assert talk.references(speech.questions([{"qa": qa[1:]}])) == ([["a man"]], ["CW"])
+
+
+def test_captions_are_several_one_or_none():
+    metas = [{"text": "x", "captions_reference": ["a", "b"]}, {"text": "x"}, {}]
+    assert talk.captions(metas) == [["a", "b"], ["x"], []]

@@ -318,6 +318,29 @@ def film_strip(ax: Axes, frames: UInt8[np.ndarray, "T H W 3"]) -> None:
     ax.set_axis_off()
 
 
+def boxes(
+    ax: Axes,
+    frame: UInt8[np.ndarray, "H W 3"],
+    places: Float[np.ndarray, "N 4"],
+    said: Sequence[tuple[str, float]],
+    true: Sequence[tuple[str, ...]],
+) -> None:
+    """A frame with boxes x0, y0, x1, y1 in fractions of it: what is `said` of each and how sure, blue
+    where it is one of its `true` labels.
+    """
+    ax.imshow(frame, extent=(0, 1, 1, 0))
+    ax.set_axis_off()
+    told = []
+    for (x0, y0, x1, y1), (guess, score), labels in zip(places, said, true, strict=True):
+        color = BLUE if guess in labels else OURS
+        ax.add_patch(plt.Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=color, lw=1.5))
+        name = plain(guess, 30)
+        told.append(f"{name} {score:.2f} (true: {plain(', '.join(labels), 40)})")
+        look = dict(size=5, color="white", va="bottom", backgroundcolor=color)
+        ax.text(x0, y0, f" {name} {score:.2f}", **look)
+    ax.set_title("\n".join(told), size=5)
+
+
 def similarity_bars(
     frames: UInt8[np.ndarray, "T H W 3"], texts: list[str], similarity: Float[np.ndarray, " Q"]
 ) -> Figure:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import yaml
 from matplotlib.axes import Axes
 
 from vplib import figures, paths, results
@@ -82,9 +83,17 @@ def cell(of: Mapping) -> pd.DataFrame:
     return frame[ours].reset_index(drop=True)
 
 
+def benchmarks(source: str) -> dict[str, dict]:
+    """The cells of the paper's tables that a data set is asked for, by name, also in a notebook that
+    trains, whose configuration has none; none of another source.
+    """
+    told = yaml.safe_load((paths.CONF / "data" / f"{source}.yaml").read_text(encoding="utf-8"))
+    return told.get("benchmarks", {})
+
+
 def beside(cfg: Mapping) -> None:
     """Prints, of a data set of the paper, what it printed there and how it read the clips."""
-    for name, of in cfg["data"].get("benchmarks", {}).items():
+    for name, of in benchmarks(cfg["source"]).items():
         rows = cell(of)
         pairs = zip(model_label(rows), rows["value"], strict=True)
         values = ", ".join(f"{model} {value:g}" for model, value in pairs)

@@ -1,6 +1,7 @@
 """Pictures of long videos: what their windows say, over time."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -148,3 +149,60 @@ def stamp(seconds: float) -> str:
     hours, minutes = divmod(int(minutes), 60)
     shown = f"{rest:04.1f}".removesuffix(".0")
     return f"{hours}:{minutes:02d}:{shown}" if hours else f"{minutes}:{shown}"
+
+
+class Seen(NamedTuple):
+    """A video of so many seconds, its `film`, and `rows` {who, start, end, label} of what is `truth`
+    and what `stage2` says of it: of `names` over time, or without these of all of it.
+    """
+
+    name: str
+    film: UInt8[np.ndarray, "N H W 3"]
+    seconds: float
+    names: Sequence[str]
+    rows: Sequence[Mapping]
+
+
+def ethogram(seen: Sequence[Seen]) -> Figure:
+    """Film strips; below those with names who does what when, the truth in grey above what is said
+    in blue, and below the others both in words.
+    """
+    timed, others = [one for one in seen if one.names], [one for one in seen if not one.names]
+    ratios = [2.3] * bool(timed) + [1.0] * bool(others)
+    fig = plt.figure(figsize=(figures.PAGE, 4.0 * sum(ratios) / 3.3))
+    parts = iter(fig.subfigures(len(ratios), 1, height_ratios=ratios, squeeze=False).ravel())
+    if timed:
+        axes = next(parts).subplots(2, len(timed), height_ratios=(1, 2.1), squeeze=False).T
+        for one, (above, below) in zip(timed, axes, strict=True):
+            _strip(above, one)
+            for row in one.rows:
+                if row["label"] in one.names:
+                    offset, color = _LOOK[row["who"]]
+                    bar = [(row["start"], row["end"] - row["start"])]
+                    place = (one.names.index(row["label"]) + offset, 0.34)
+                    below.broken_barh(bar, place, color=color, lw=0)
+            names = [figures.plain(name.replace("_", " "), 30) for name in one.names]
+            below.set_yticks(range(len(names)), names, size=6)
+            below.tick_params(axis="y", length=0)
+            below.set(xlabel="time (s)", ylim=(len(names) - 0.5, -0.5), xlim=(0, one.seconds))
+    if others:
+        axes = next(parts).subplots(1, len(others), squeeze=False)[0]
+        for one, ax in zip(others, axes, strict=True):
+            _strip(ax, one)
+            lines = []
+            for who, word in (("truth", "truth"), ("stage2", "said")):
+                each = [row["label"] or "nothing" for row in one.rows if row["who"] == who]
+                lines.append(figures.plain(f"{word}: {' | '.join(each)}".replace("_", " "), 200))
+            ax.text(0, -0.08, "\n".join(lines), transform=ax.transAxes, va="top", size=5)
+    return fig
+
+
+_LOOK = {
+    "truth": (-0.36, figures.MID),
+    "stage2": (0.04, figures.BLUE),
+}  # of bars: where, and colour
+
+
+def _strip(ax: Axes, one: Seen) -> None:
+    figures.film_strip(ax, one.film)
+    ax.set_title(f"{one.name}, {one.seconds:g} s", size=7)

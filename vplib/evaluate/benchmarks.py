@@ -69,16 +69,26 @@ def cells(benchmarks: Mapping[str, Mapping]) -> dict[str, Cell]:
     return {name: Cell(name=name, **of) for name, of in benchmarks.items()}
 
 
+def lines(root: Path, part: str) -> list[dict]:
+    """The lines of a part that `vplib.data.public` wrote; none where there is no such part."""
+    path = root / part / "metadata.jsonl"
+    told = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in told]
+
+
+def of_cell(cell: Cell, metas: Iterable[Mapping]) -> list[Mapping]:
+    """The lines of the videos that a cell is about."""
+    pattern = cell.files or "*"
+    return [meta for meta in metas if fnmatch.fnmatch(Path(meta["file_name"]).name, pattern)]
+
+
 def asked(cell: Cell, metas: Iterable[Mapping], root: Path) -> Asked:
     """What a cell asks of the lines of its part; `root` is the folder that holds `<part>/` and what
     the annotations say beside their entries.
 
     Raises LabelError where no line is of this benchmark, or a file beside them is not there.
     """
-    kept = [
-        meta for meta in metas if fnmatch.fnmatch(Path(meta["file_name"]).name, cell.files or "*")
-    ]
-    found = TASKS[cell.task].ask(cell, kept, Path(root))
+    found = TASKS[cell.task].ask(cell, of_cell(cell, metas), Path(root))
     if not found.items:
         raise LabelError(
             f"{root}: no line of {cell.part} can be asked for {cell.row}; write it with "
@@ -96,6 +106,11 @@ def chance(cell: Cell, of: Asked) -> float:
     """What guesses that know nothing get; NaN where that is no single number."""
     known = TASKS[cell.task].chance
     return float(known(of)) if known else float("nan")
+
+
+def paragraphs(root: Path, part: str) -> dict[str, str]:
+    """The text of each video of a part, by id, of a data set that has one. Raises LabelError."""
+    return _beside(root, "paragraphs").get(part, {})
 
 
 class Told:
@@ -132,8 +147,7 @@ class Whole:
 
     def __init__(self, folder: Path):
         self._folder, self._events = folder, {}
-        for line in (folder / "metadata.jsonl").read_text(encoding="utf-8").splitlines():
-            meta = json.loads(line)
+        for meta in lines(folder.parent, folder.name):
             self._events.setdefault(meta["file_name"], []).extend(
                 {"label": label, "start": meta["start"], "end": meta["end"]}
                 for label in meta["labels"]
@@ -265,7 +279,7 @@ def _retrieval(cell: Cell, metas: list, root: Path) -> Asked:
     files = {meta["id"]: meta["file_name"] for meta in metas}
     told = _beside(root, cell.beside)
     if cell.beside == "paragraphs":
-        pairs = [*told.get(cell.part, {}).items()]
+        pairs = [*paragraphs(root, cell.part).items()]
     elif told is not None:  # a split with a text a video
         pairs = told.get("test", [])
     else:

@@ -5,6 +5,7 @@ the boxes of a key frame -> the classes of each. Detections are matched with the
 drawn by video: `Judged.answers` is what `tasks` makes rows, intervals and differences of.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -398,14 +399,18 @@ def spatiotemporal(
     AVA-Kinetics' form asks for (LEAST_SCORE; both have one key frame a video here, as
     AVA-Kinetics); then by encoder. The `most` best boxes of a frame are read. The metric, `map`, is
     AVA's frame mAP at IoU .5; a detection's score is the class's probability times the box's.
-    `found` has the rows of `detection.match_boxes`. `of_seed` as in `temporal`, `recipe` as
+    `found` has the rows of `detection.match_boxes`, whose second is the number of the key frame in
+    its video. A box may have several labels, a tuple. `of_seed` as in `temporal`, `recipe` as
     `boxes.train`.
     """
-    classes = sorted({label for labels in train.labels for label in labels})
+    every = [several(one) for labels in train.labels for one in labels]
+    classes = sorted({label for labels in every for label in labels})
     use = [number for number, places in enumerate(train.boxes) if len(places)]
     shown = [train.boxes[number] for number in use]
     targets = [
-        np.array([[one == name for name in classes] for one in train.labels[number]], np.float32)
+        np.array(
+            [[name in several(one) for name in classes] for one in train.labels[number]], np.float32
+        )
         for number in use
     ]
     forms = {"true": [(places, np.ones(len(places))) for places in test.boxes]}
@@ -433,6 +438,11 @@ def spatiotemporal(
     }
 
 
+def several(labels: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of a box, which may be one."""
+    return (labels,) if isinstance(labels, str) else labels
+
+
 def _best(places: np.ndarray, scores: np.ndarray, *, least: float, most: int) -> tuple:
     order = np.argsort(-scores, kind="stable")[:most]
     order = order[scores[order] >= least]
@@ -443,19 +453,25 @@ def _judged_boxes(
     test: KeyFrames, given: Sequence[tuple], classes: Sequence[str], found: Sequence[Sequence]
 ) -> Judged:
     """`given` boxes and scores of each frame; `found` of each head: the classes' probabilities."""
-    truth = [(name, 0) for name in test.names]
-    for name, places, labels in zip(test.names, test.boxes, test.labels, strict=True):
-        truth += [(name, 0, *place, label) for place, label in zip(places, labels, strict=True)]
+    films = list(dict.fromkeys(test.names))
+    seen, frames = Counter(), []
+    for name in test.names:
+        frames.append((name, seen[name]))
+        seen[name] += 1
+    truth: list[tuple] = [*frames]
+    for frame, places, labels in zip(frames, test.boxes, test.labels, strict=True):
+        pairs = zip(places, labels, strict=True)
+        truth += [(*frame, *place, label) for place, each in pairs for label in several(each)]
     rows = [
         [
-            (name, 0, *place, label, float(score * probability))
-            for name, (places, scores), likely in zip(test.names, given, own, strict=True)
+            (*frame, *place, label, float(score * probability))
+            for frame, (places, scores), likely in zip(frames, given, own, strict=True)
             for place, score, each in zip(places, scores, likely, strict=True)
             for label, probability in zip(classes, each, strict=True)
         ]
         for own in found
     ]
-    match = partial(detection.match_boxes, truth, classes=classes, videos=test.names)
+    match = partial(detection.match_boxes, truth, classes=classes, videos=films)
     matches = [match(own) for own in rows]
     metrics = {"map": (detection.mean_average_precision, matches, True)}
-    return _judged(metrics, len(test.names), rows)
+    return _judged(metrics, len(films), rows)

@@ -88,33 +88,51 @@ def framed(
     """Windows of `length` seconds of long videos whose `frame_labels` stand in the metadata: one a
     frame.
 
-    A window learns the label of its centre frame (the later of two). Every frame is scored by the
-    window whose centre is nearest to it, so the truth says for each window of each video (V W K+1)
-    how many of its frames show each behaviour, and last how many they are. `background` is a class
-    that heads know and no average counts; its frames are negatives of all behaviours. Raises
-    LabelError for labels that are missing, unknown, or not one a frame.
+    `background` is a class that heads know and no average counts; its frames are negatives of all
+    behaviours. The rest as `timed`. Raises LabelError for labels that are missing, unknown, or not
+    one a frame.
     """
-    classes = [*behaviours, background]
-    known = [metas[row] for row in found.rows]
-    most = max(map(len, found.starts))
-    truth, targets, rows = np.zeros((len(known), most, len(classes)), int), [], []
-    for video, meta in enumerate(known):
-        starts, end = found.starts[video], found.ends[video]
+    classes, shown = [*behaviours, background], []
+    for meta in (metas[row] for row in found.rows):
         labels = meta.get("frame_labels") or []
         if len(labels) != meta["frames"]:
             raise LabelError(
                 f"{name}: {meta['file_name']} has {meta['frames']} frames and {len(labels)} "
                 "frame_labels: give one label a frame, the background's, too"
             )
-        own = _numbers(labels, classes, name, meta)
+        shown.append(np.eye(len(classes), dtype=int)[_numbers(labels, classes, name, meta)])
+    return timed(found, shown, classes, length=length)
+
+
+def timed(
+    found: Windows,
+    shown: Sequence[Int[np.ndarray, "_ K"]],
+    classes: Sequence[str],
+    *,
+    length: float,
+) -> Part:
+    """Windows of `length` seconds of videos of which `shown` has ones for what each frame shows, of
+    `classes`, whose last one is the background; a frame may show several.
+
+    A window learns the label of its centre frame (the later of two), of several the one that is
+    rarest here. Every frame is scored by the window whose centre is nearest to it, so the truth says
+    for each window of each video (V W K+1) how many of its frames show each behaviour, and last how
+    many they are.
+    """
+    most = max(map(len, found.starts))
+    truth, targets, rows = np.zeros((len(shown), most, len(classes)), int), [], []
+    rare = np.argsort(sum(one.sum(0) for one in shown), kind="stable")
+    for video, each in enumerate(shown):
+        starts, end = found.starts[video], found.ends[video]
+        own = rare[each[:, rare].argmax(1)]
         times = (np.arange(len(own)) + 0.5) / len(own) * end
-        shown = np.eye(len(classes), dtype=int)[own]
-        shown[:, -1] = 1
-        np.add.at(truth[video], windows.nearest(starts, length, times), shown)
+        counted = each.copy()
+        counted[:, -1] = 1
+        np.add.at(truth[video], windows.nearest(starts, length, times), counted)
         targets.append(own[((starts + length / 2) / end * len(own) + 1e-6).astype(int)])
         rows.append(video * most + np.arange(len(starts)))
     values = {of: np.concatenate(parts) for of, parts in found.values.items()}
-    return Part(FRAMES, classes, values, np.concatenate(targets), truth, np.concatenate(rows))
+    return Part(FRAMES, [*classes], values, np.concatenate(targets), truth, np.concatenate(rows))
 
 
 def boxed(

@@ -35,7 +35,8 @@ ANSWERING = Task({"top1": Metric(_own, _guess)}, _own)
 
 
 def questions(metas: Sequence[dict]) -> pd.DataFrame:
-    """Every question about every clip: `row` of its clip, `question`, `answer` and `kind`.
+    """Every question about every clip: `row` of its clip, `question`, `answer` and `kind`, and `more`
+    where some have several true answers.
 
     Raises ValueError for one without words, or an answer without.
     """
@@ -45,7 +46,8 @@ def questions(metas: Sequence[dict]) -> pd.DataFrame:
             if not str(one.get(key) or "").strip():
                 who = metas[one["row"]].get("file_name", one["row"])
                 raise ValueError(f"{who} has a question without {key}: give one, or leave it out")
-    return pd.DataFrame(found, columns=["row", "question", "answer", "kind"])
+    more = ["more"] if any("more" in one for one in found) else []
+    return pd.DataFrame(found, columns=["row", "question", "answer", "kind", *more])
 
 
 def said(
