@@ -101,6 +101,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("hardware.threads", _whole(1, 1024)),
     ("hardware.workers", _whole(0, 1024)),
     ("*.batch *.image_batch *.steps", _whole(1)),
+    ("grounding.keep", Rule(float, lambda v: 0 < v < 1, "a number, more than 0 and less than 1")),
+    ("grounding.frames grounding.clips grounding.*_layers grounding.trials.seeds", _whole(1)),
     ("*.warmup *.shuffle_warmup *.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("probe.adaptation", _words("frozen", "mlap", "adapter", "end_to_end")),
@@ -131,6 +133,7 @@ AT_MOST = (
     ("speaking.warmup", "speaking.steps"),
     ("speaking.reading.warmup", "speaking.reading.steps"),
     ("stage2.shuffle_warmup", "stage2.steps"),
+    ("grounding.warmup", "grounding.trials.steps"),
 )
 DIVISIBLE = (
     ("model.size", "model.patch"),

@@ -8,5 +8,6 @@ localise for both with detection. Words: ranking for retrieval and choices, lang
 captioning (CIDEr), answers and wups for what is generated, speech, which generates it. Cheaper than
 any head: readout, a linear map to texts, and rank, which needs no labels.
 Behaviour of animals, by all of these: science. Training more than a head: adapt. Public data
-sets, by all of these: benchmarks. Captions that do not fit are dropped by similarity.
+sets, by all of these: benchmarks. Captions that do not fit are dropped by similarity;
+what such scores are worth, grounding says.
 """
