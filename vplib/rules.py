@@ -91,7 +91,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.max_skipped_fraction", _number(0, 1)),
     ("optim.optimiser", _words("adafactor", "adamw")),
     ("optim.b1 *.drop_ratio *.mask_ratio lit.last_share", _share),
-    ("optim.b2 stage2.follows", _or_null(_share)),
+    ("optim.b2 stage2.follows stage1.wrong_captions", _or_null(_share)),
     ("stage2.learning_rate", _or_null(_positive)),
     ("optim.clip *.learning_rate", _positive),
     ("*.every optim.checkpoint_every *.accumulate", _whole(1)),
