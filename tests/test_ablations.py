@@ -136,6 +136,58 @@ def test_patches_are_asked_for_by_their_squared_error_and_no_teacher_is():
     assert float(run(**PAPER | {"masked_only": True})[0]) == pytest.approx(hidden, rel=1e-5)
 
 
+# --- a teacher that follows ----------------------------------------------------------------------
+
+
+def test_a_teacher_follows_what_the_student_became_and_its_pooler_stays():
+    params = {
+        "stage": {"encoder": {"kernel": jnp.ones(3)}, "local_decoder": {"kernel": jnp.ones(3)}},
+        "teacher": {"vision_encoder": {"kernel": jnp.zeros(3)}, "pooler": {"kernel": jnp.ones(3)}},
+    }
+    updates = jax.tree.map(lambda x: jnp.full_like(x, 2.0), params)  # its own are no matter
+    tx = stages.follow(0.9)
+    found, _ = tx.update(updates, tx.init(params), params)
+    assert found["stage"] == updates["stage"]
+    after = jax.tree.map(jnp.add, params, found)["teacher"]
+    assert toy.close(after["vision_encoder"]["kernel"], jnp.full(3, 0.1 * 3), 1e-6)
+    assert (after["pooler"]["kernel"] == 1).all()
+
+
+def test_every_parameter_of_the_teachers_encoder_follows_one_of_the_students():
+    teacher, _ = stages.start(toy.video_text(1))
+    params = nnx.state(stages.Followed(toy.stage2(), teacher), nnx.Param)
+    tx = stages.follow(0.0)  # it becomes the student
+    found, _ = tx.update(jax.tree.map(jnp.zeros_like, params), tx.init(params), params)
+    after = jax.tree.map(jnp.add, params, found)
+    same = jax.tree.map(
+        lambda a, b: toy.close(a, b, 1e-6),
+        after["teacher"]["vision_encoder"],
+        params["stage"]["encoder"],
+    )
+    assert all(jax.tree.leaves(same)) and len(jax.tree.leaves(same)) > 20
+    pooler = "contrastive_vision_pooler"
+    kept = jax.tree.map(
+        lambda a, b: (a == b).all(), after["teacher"][pooler], params["teacher"][pooler]
+    )
+    assert all(jax.tree.leaves(kept))
+
+
+def test_the_loss_is_that_of_a_frozen_teacher_and_it_has_no_gradient():
+    teacher, _ = stages.start(toy.video_text(1))
+    batch, settings = toy.batch(0, clips=2), PAPER | {"key": KEY, "step": 0}
+
+    @jax.jit
+    def run(stage, teacher, batch):
+        both = stages.Followed(stage, teacher)
+        found = nnx.value_and_grad(lambda both: stages.followed_loss(both, batch, **settings)[0])
+        return *found(both), stages.stage2_loss(stage, batch, teacher, **settings)[0]
+
+    value, gradient, frozen = run(toy.stage2(), teacher, batch)
+    assert float(value) == pytest.approx(float(frozen), abs=1e-6)
+    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["teacher"]))
+    assert any((leaf != 0).any() for leaf in jax.tree.leaves(gradient["stage"]["encoder"]))
+
+
 # --- overlays ------------------------------------------------------------------------------------
 
 

@@ -91,7 +91,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("data.max_skipped_fraction", _number(0, 1)),
     ("optim.optimiser", _words("adafactor", "adamw")),
     ("optim.b1 *.drop_ratio *.mask_ratio lit.last_share", _share),
-    ("optim.b2", _or_null(_share)),
+    ("optim.b2 stage2.follows stage1.wrong_captions", _or_null(_share)),
     ("stage2.learning_rate", _or_null(_positive)),
     ("optim.clip *.learning_rate", _positive),
     ("*.every optim.checkpoint_every *.accumulate", _whole(1)),
@@ -101,6 +101,8 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("hardware.threads", _whole(1, 1024)),
     ("hardware.workers", _whole(0, 1024)),
     ("*.batch *.image_batch *.steps", _whole(1)),
+    ("grounding.keep", Rule(float, lambda v: 0 < v < 1, "a number, more than 0 and less than 1")),
+    ("grounding.frames grounding.clips grounding.*_layers grounding.trials.seeds", _whole(1)),
     ("*.warmup *.shuffle_warmup *.loss_chunk", _whole(0)),
     ("*.weight_decay *.final_learning_rate", _number(0)),
     ("probe.adaptation", _words("frozen", "mlap", "adapter", "end_to_end")),
@@ -131,6 +133,7 @@ AT_MOST = (
     ("speaking.warmup", "speaking.steps"),
     ("speaking.reading.warmup", "speaking.reading.steps"),
     ("stage2.shuffle_warmup", "stage2.steps"),
+    ("grounding.warmup", "grounding.trials.steps"),
 )
 DIVISIBLE = (
     ("model.size", "model.patch"),

@@ -9,5 +9,6 @@ captioning (CIDEr), answers and wups for what is generated, speech, which genera
 any head: readout, a linear map to texts, and rank, which needs no labels.
 Behaviour of animals, by all of these: science. Training more than a head: adapt. Public data
 sets, by all of these: benchmarks, whose videos are originals; keyframes with boxes, behaviour, and
-talk, which knows what is asked and said of them. Captions that do not fit are dropped by similarity.
+talk, which knows what is asked and said of them. Captions that do not fit are dropped by similarity;
+what such scores are worth, grounding says.
 """

@@ -307,3 +307,42 @@ def distil(
 def stage2_loss(stage: Stage2, batch: dict, teacher: VideoText | VideoEncoder, **settings):
     """The loss of `distil`, and its numbers to log."""
     return distil(stage, batch, teacher, **settings)[:2]
+
+
+# --- a teacher that follows the student ----------------------------------------------------------
+
+
+class Followed(nnx.Module):
+    """Stage 2 and a teacher whose encoder follows the student's, as parameters of one module (see
+    `follow`): an ablation, the paper's teacher stays as it is."""
+
+    def __init__(self, stage: Stage2, teacher: VideoText | VideoEncoder):
+        self.stage, self.teacher = stage, teacher
+
+
+def followed_loss(both: Followed, batch: dict, **settings):
+    """`stage2_loss` by the teacher as it is now, which has no gradient."""
+    return stage2_loss(both.stage, batch, both.teacher, **settings)
+
+
+def follow(momentum: float) -> optax.GradientTransformation:
+    """A last step of the optimiser of `Followed`: after each update the teacher's encoder is `momentum`
+    times what it was plus `1 - momentum` times the student's. All else of the teacher, such as its
+    pooler, stays.
+
+    Source: the targets of JEPA (arXiv:2301.08243).
+    """
+
+    def moved(updates, params):
+        found, tree = jax.tree_util.tree_flatten_with_path(params)
+        names = [tuple(getattr(part, "key", None) for part in path) for path, _ in found]
+        values, steps = [value for _, value in found], jax.tree.leaves(updates)
+        after = {n: value + step for n, value, step in zip(names, values, steps, strict=True)}
+        for place, (name, value) in enumerate(zip(names, values, strict=True)):
+            if name[0] == "teacher":
+                within = name[2:] if name[1] == "vision_encoder" else name[1:]
+                student = after.get(("stage", "encoder", *within), value)
+                steps[place] = (1 - momentum) * (student - value)
+        return jax.tree.unflatten(tree, steps)
+
+    return optax.stateless(moved)
