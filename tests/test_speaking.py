@@ -246,17 +246,18 @@ def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path
             out=tmp_path / name,
         )
         told = np.float16(scale) * shown[0], np.arange(48), [ASK] * 48
-        found = speech.said(bridge, lm, words, *told, batch=20)
-        ranks = speech.ranked(bridge, lm, words, *told, COLOURS, batch=20)
+        speaker = speech.Speaker(bridge, lm, words)
+        found = speech.said(speaker, *told, batch=20)
+        ranks = speech.ranked(speaker, *told, COLOURS, batch=20)
         right[name] = answers.exact_match(found, shown[1]).mean()
         assert ranks.shape == (48, 3) and ranks.max() <= 0
         assert answers.closed_top1(ranks, COLOURS, shown[1]).mean() >= right[name]
     assert right["seen"] > 0.8 and right["text only"] < 0.6
     assert checkpoints.digest(checkpoints.flatten(lm)) == before
     with pytest.raises(ValueError, match="prompt 1 is empty"):
-        speech.said(bridge, lm, words, tokens, np.arange(2), [ASK, ""])
+        speech.said(speaker, tokens, np.arange(2), [ASK, ""])
     with pytest.raises(ValueError, match="longer than the language model's context of 80"):
-        speech.said(bridge, lm, words, tokens, np.arange(1), [" ".join(["red"] * 60)])
+        speech.said(speaker, tokens, np.arange(1), [" ".join(["red"] * 60)])
 
 
 # --- use -----------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from vplib import environment, files
-from vplib.data import pipeline, spoken, text
+from vplib.data import pipeline, text
 from vplib.data.spoken import CAPTION
 from vplib.data.video import VideoError
 from vplib.evaluate import answers, classify, features, speech
@@ -32,18 +32,14 @@ class Voice(NamedTuple):
 
     look: object
     view: dict[str, int]
-    bridge: resampler.Resampler
-    lm: decoders.CausalLM
-    words: spoken.Vocabulary
+    speaker: speech.Speaker
 
     def say(self, path: Path, prompt: str) -> str:
         """What follows the prompt about a video. Raises VideoError if it cannot be read, ValueError
         for a prompt without words or longer than the context leaves room for."""
         clip = pipeline.read_clip(path, name=str(path), **self.view)[None]
         tokens = np.asarray(self.look(clip))
-        (found,) = speech.said(
-            self.bridge, self.lm, self.words, tokens, np.zeros(1, int), [prompt], batch=1
-        )
+        (found,) = speech.said(self.speaker, tokens, np.zeros(1, int), [prompt], batch=1)
         return found
 
 
@@ -72,7 +68,8 @@ def load(folder: Path, public: Path | None = None) -> Voice:
             f"{sizes[1]} wide with {sizes[2]} words, a resampler from {bridge.key.w.shape[0]} to "
             f"{bridge.queries.shape[1]}, and {known} words; copy all of them from one run"
         )
-    return Voice(features.tokens_of(encoder), classify.view(encoder), bridge, lm, words)
+    speaker = speech.Speaker(bridge, lm, words)
+    return Voice(features.tokens_of(encoder), classify.view(encoder), speaker)
 
 
 def main() -> None:
@@ -81,7 +78,7 @@ def main() -> None:
     try:
         voice = load(args.voice, args.lm)
         prompt = answers.prompt(args.ask) if args.ask is not None else CAPTION
-        unknown = voice.words.unknown_words(args.ask or "")
+        unknown = voice.speaker.words.unknown_words(args.ask or "")
     except (CheckpointError, ValueError, FileNotFoundError, ImportError) as error:
         sys.exit(f"error: {files.printable(error)}")
     if unknown:

@@ -6,6 +6,7 @@ is the true one; so bootstraps, tables and headline rows are those of every task
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -50,10 +51,16 @@ def questions(metas: Sequence[dict]) -> pd.DataFrame:
     return pd.DataFrame(found, columns=["row", "question", "answer", "kind", *more])
 
 
+class Speaker(NamedTuple):
+    """A language model, its words, and the bridge that a clip takes to it."""
+
+    bridge: Resampler
+    lm: decoders.CausalLM
+    words: Vocabulary
+
+
 def said(
-    bridge: Resampler,
-    lm: decoders.CausalLM,
-    words: Vocabulary,
+    speaker: Speaker,
     tokens: Float16[np.ndarray, "C S E"],
     rows: Int[np.ndarray, " N"],
     prompts: Sequence[str],
@@ -65,6 +72,7 @@ def said(
 
     Raises ValueError for a prompt without words, or longer than the context leaves room for.
     """
+    bridge, lm, words = speaker
     found = []
     for ids, keep, part in _batches(words, prompts, rows, batch):
         ids = _generate(bridge, lm, tokens[part], ids, keep, stop=words.end)
@@ -73,9 +81,7 @@ def said(
 
 
 def ranked(
-    bridge: Resampler,
-    lm: decoders.CausalLM,
-    words: Vocabulary,
+    speaker: Speaker,
     tokens: Float16[np.ndarray, "C S E"],
     rows: Int[np.ndarray, " N"],
     prompts: Sequence[str],
@@ -84,6 +90,7 @@ def ranked(
     batch: int = 64,
 ) -> Float[np.ndarray, "N K"]:
     """Log-likelihoods, in nats, of candidates of one token each as what follows a prompt."""
+    bridge, lm, words = speaker
     columns = answers.answer_tokens(candidates, lambda text: following(words, [text])[0])
     found = [
         np.asarray(_next(bridge, lm, tokens[part], ids, keep))[:, columns]
