@@ -10,7 +10,7 @@ from miniatures import COLUMNS, NUMBER, ROWS, SQUARE, Made
 from vplib import paths
 from vplib.data import video
 from vplib.data.public import __main__ as command
-from vplib.evaluate import behaviour, keyframes, originals
+from vplib.evaluate import behaviour, benchmarks, keyframes, originals
 from vplib.evaluate.tasks import LabelError
 from vplib.world import animals
 
@@ -64,6 +64,12 @@ def test_every_window_box_and_clip_has_the_label_of_what_it_shows(name, corpus, 
     made, data = corpus(name)
     found, known = behaviour.public(data, frames=16, size=SIZE)
     assert [*found] == [*data["benchmarks"]]
+    for (
+        family,
+        of,
+    ) in found.items():  # as many frames as the paper's clip is long, at the video's rate
+        asks = benchmarks.cells(data["benchmarks"])[family]
+        assert of.length * of.fps == pytest.approx(asks.frames * asks.stride)
     for family, part in known:
         one = read(found, known, family, part, tmp_path)
         shown = one.values["middles"][:, 0].astype(int)
