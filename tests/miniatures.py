@@ -4,15 +4,19 @@ Every frame says in black and white squares which video it is of and which frame
 answer from what it sees, and finds out whether files, times and annotations were joined rightly.
 """
 
+import argparse
 import csv
 import io
 import json
 
 import numpy as np
 import scipy.io
+import yaml
 from PIL import Image
 
+from vplib import paths
 from vplib.data import video
+from vplib.data.public import __main__ as command
 
 ROWS, COLUMNS, SQUARE, NUMBER = 4, 5, 8, 8  # NUMBER bits say which video, the others which frame
 FPS = 8.0
@@ -36,6 +40,21 @@ def seen(file, name="clip"):
     squares = first[half::SQUARE, half::SQUARE] > 127
     code = int((squares.ravel() << np.arange(ROWS * COLUMNS)).sum())
     return code >> ROWS * COLUMNS - NUMBER, code & (1 << ROWS * COLUMNS - NUMBER) - 1, len(frames)
+
+
+def written(name, folder):
+    """A miniature, and the folder that the command makes of it."""
+    made, out = Made(name, folder / name), folder / "out" / name
+    given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
+    command._run(argparse.Namespace(**given, out=out))
+    return made, out
+
+
+def section(name, out, resolution):
+    """The section `data` of a configuration that reads such a folder."""
+    conf = yaml.safe_load((paths.CONF / "data" / f"{name}.yaml").read_text())
+    shared = yaml.safe_load((paths.CONF / "benchmark.yaml").read_text())
+    return shared | conf | {"root": str(out), "resolution": resolution}
 
 
 class Made:

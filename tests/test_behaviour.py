@@ -1,15 +1,11 @@
 """Public data sets of behaviour as 43_science reads them: what is seen and what is said of it agree."""
 
-import argparse
-
 import numpy as np
 import pytest
-import yaml
-from miniatures import COLUMNS, NUMBER, ROWS, SQUARE, Made
+from miniatures import COLUMNS, NUMBER, ROWS, SQUARE, section, written
 
 from vplib import paths
 from vplib.data import video
-from vplib.data.public import __main__ as command
 from vplib.evaluate import behaviour, benchmarks, keyframes, originals
 from vplib.evaluate.tasks import LabelError
 from vplib.world import animals
@@ -38,12 +34,8 @@ def corpus(tmp_path_factory):
 
     def of(name):
         if name not in known:
-            made, out = Made(name, place / name), place / "out" / name
-            given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
-            command._run(argparse.Namespace(**given, out=out))
-            conf = yaml.safe_load((paths.CONF / "data" / f"{name}.yaml").read_text())
-            shared = yaml.safe_load((paths.CONF / "benchmark.yaml").read_text())
-            known[name] = made, shared | conf | {"root": str(out), "resolution": SIZE}
+            made, out = written(name, place)
+            known[name] = made, section(name, out, SIZE)
         return known[name]
 
     return of

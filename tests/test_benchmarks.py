@@ -2,7 +2,6 @@
 joined and cut, what is seen in the clips is answered, and the answers are scored.
 """
 
-import argparse
 import json
 import math
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 import test_wups
 import yaml
-from miniatures import Made, seen
+from miniatures import seen, written
 
 from vplib import config, paths, published
-from vplib.data.public import __main__ as command
 from vplib.data.public import registry
 from vplib.data.sources import FolderSource
 from vplib.evaluate import benchmarks, wups
@@ -27,14 +25,6 @@ CONF = {
 CELLS = [(name, cell) for name, of in CONF.items() for cell in of]
 
 
-def write(name, folder):
-    """A miniature, and the folder that the command makes of it."""
-    made = Made(name, folder / name)
-    given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
-    command._run(argparse.Namespace(**given, out=folder / "out" / name))
-    return made, folder / "out" / name
-
-
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     """Of a data set: miniature, folder, lines of a part, and which video each file is by its pixels."""
@@ -42,7 +32,7 @@ def corpus(tmp_path_factory):
 
     def of(name, part):
         if name not in known:
-            known[name] = write(name, place)
+            known[name] = written(name, place)
         if (name, part) not in known:
             made, root = known[name]
             source = FolderSource(root, part, name=part, resolution=288, captions=False)

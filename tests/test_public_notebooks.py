@@ -1,14 +1,12 @@
 """Notebooks read public data sets, here miniatures, with weights that are there: one of each family."""
 
-import argparse
 import csv
 
 import pytest
-from miniatures import Made
+from miniatures import written
 
 from vplib import paths, run
 from vplib.data import sources
-from vplib.data.public import __main__ as command
 from vplib.data.sources import FolderSource, SourceError
 from vplib.evaluate import benchmarks
 
@@ -20,14 +18,6 @@ PREPARED = (
     "activitynet_captions",
 )  # as shards
 WEIGHTS = paths.ROOT / "reports" / "weights" / "lesson-stage2.npz"
-
-
-def write(name, folder):
-    """What the command makes of a miniature."""
-    made = Made(name, folder / name)
-    given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
-    command._run(argparse.Namespace(**given, out=folder / "out" / name))
-    return folder / "out" / name
 
 
 @pytest.mark.parametrize(
@@ -49,7 +39,7 @@ def write(name, folder):
     ],
 )
 def test_a_public_data_set_runs_through_its_notebook(name, notebook, row, out, tmp_path, capfd):
-    words = ["scale=smoke", f"data={name}", f"data.root={write(name, tmp_path / 'made')}"]
+    words = ["scale=smoke", f"data={name}", f"data.root={written(name, tmp_path / 'made')[1]}"]
     words += ["data.resolution=56"]
     if name in PREPARED:
         run.run_inline("10_prepare_corpus", words)
@@ -61,7 +51,7 @@ def test_a_public_data_set_runs_through_its_notebook(name, notebook, row, out, t
 
 
 def test_parts_are_those_that_are_there(tmp_path):
-    root = write("diving48", tmp_path)
+    root = written("diving48", tmp_path)[1]
     cells = {"classification": {"part": "test"}}
     data = {
         "root": str(root),
@@ -78,19 +68,19 @@ def test_parts_are_those_that_are_there(tmp_path):
 
 
 def test_what_public_lines_say_is_what_tasks_read(tmp_path):
-    root = write("nextqa", tmp_path)
+    root = written("nextqa", tmp_path)[1]
     told = benchmarks.Told(FolderSource(root, "val", name="val", resolution=48, captions=False))
     [one] = told.original(0)[1]["qa"]
     assert one == {"question": "why does it?", "answer": "dog 0", "kind": "CW"}
     told = benchmarks.Told(
-        FolderSource(write("vatex", tmp_path), "test", name="test", resolution=48)
+        FolderSource(written("vatex", tmp_path)[1], "test", name="test", resolution=48)
     )
     assert len(told) == 6 and len(told.original(0)[1]["captions_reference"]) == 2
     assert told[0].text == told.original(0)[1]["texts"][0]
 
 
 def test_whole_videos_have_all_their_events(tmp_path):
-    root = write("activitynet13", tmp_path)
+    root = written("activitynet13", tmp_path)[1]
     cells = {"temporal": {"part": "val", "task": "segments"}}
     timed = benchmarks.timed({"root": str(root), "benchmarks": cells})
     assert [*timed] == ["train", "val"] and [*map(len, timed.values())] == [4, 8]
@@ -100,6 +90,6 @@ def test_whole_videos_have_all_their_events(tmp_path):
 
 
 def test_entries_that_are_left_out_are_listed(tmp_path):
-    root = write("ava22", tmp_path)
+    root = written("ava22", tmp_path)[1]
     rows = list(csv.DictReader((root / "skipped.csv").open()))
     assert [row["reason"] for row in rows] == ["no_box"]

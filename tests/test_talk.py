@@ -1,13 +1,9 @@
 """What 42 learns from and asks of public data sets, and what 41 says of whole videos."""
 
-import argparse
-
 import pytest
-import yaml
-from miniatures import Made
+from miniatures import section, written
 
-from vplib import paths, published
-from vplib.data.public import __main__ as command
+from vplib import published
 from vplib.evaluate import features, language, talk
 from vplib.evaluate.tasks import LabelError
 
@@ -18,12 +14,8 @@ def data(tmp_path_factory):
 
     def of(name):
         if name not in known:
-            made, out = Made(name, place / name), place / "out" / name
-            given = dict(name=name, annotations=[made.notes], videos=made.videos, dry_run=False)
-            command._run(argparse.Namespace(**given, out=out))
-            conf = yaml.safe_load((paths.CONF / "data" / f"{name}.yaml").read_text())
-            shared = yaml.safe_load((paths.CONF / "benchmark.yaml").read_text())
-            known[name] = made, shared | conf | {"root": str(out), "resolution": 32}
+            made, out = written(name, place)
+            known[name] = made, section(name, out, 32)
         return known[name]
 
     return of

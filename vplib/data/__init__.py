@@ -5,6 +5,7 @@ one), standardize (one kind of file), cutting (clips out of long files), picture
 entries (what is said of a clip), sources (folders), webdataset (archives) and parquets (tables),
 public (data sets as they are distributed), shards (random access), buckets and beam (the same in a
 bucket, and by a cluster), decisions (what is dropped of a corpus, as duplicates and screens say),
-unlabelled (the same without captions), text (tokens; swapped: some about other clips), then pipeline (Grain), cached (batches of
-tokens), labelled (of clips with targets) and spoken (of clips with what is said of them).
+unlabelled (the same without captions), text (tokens; swapped: some about other clips), then pipeline
+(Grain), cached (batches of tokens), labelled (of clips with targets) and spoken (of clips with what
+is said of them).
 """
