@@ -36,7 +36,8 @@ BLUE, LIGHT_BLUE, OURS, DARK, MID, LIGHT = (
     "#80868b",
     "#dadce0",
 )
-# LIGHT and LIGHT_BLUE are for areas; lines, markers and words in a lighter blue have this one.
+# LIGHT and LIGHT_BLUE are for areas, which `style` outlines; lines, markers and words in a lighter
+# blue have this one.
 MID_BLUE = "#4f8be0"
 INK = (
     BLUE,
@@ -110,6 +111,9 @@ def style() -> None:
             "xtick.major.size": 2.5,
             "ytick.major.size": 2.5,
             "lines.linewidth": 1.2,
+            "patch.force_edgecolor": True,
+            "patch.edgecolor": MID,
+            "patch.linewidth": 0.5,
             "figure.constrained_layout.use": True,
             "figure.dpi": 100,
             "axes.titlelocation": "left",
@@ -235,9 +239,8 @@ def plain(text: str, width: int = 1000, lines: int = 1) -> str:
 def histogram(ax: Axes, bins: pd.Series, share: pd.Series, *, label: str, color: str) -> None:
     """Shares in per cent of named bins, each with its value above."""
     at = range(len(share))
-    sns.barplot(
-        x=at, y=[*share], native_scale=True, width=0.75, color=color, saturation=1, lw=0, ax=ax
-    )
+    bar = dict(native_scale=True, width=0.75, saturation=1, edgecolor=MID, lw=0.5)
+    sns.barplot(x=at, y=[*share], color=color, **bar, ax=ax)
     ax.bar_label(ax.containers[-1], fmt="%.1f", size=6, padding=1)
     ax.set_xticks(at, bins, size=5.5)
     ax.set(xlabel=label, ylabel="", ylim=(0, 1.12 * share.max() or 1))
@@ -269,7 +272,7 @@ def intervals(
     """
     at, height = np.arange(len(frame)), frame[y].to_numpy(float)
     colors = [color] * len(frame) if isinstance(color, str) else [*color]
-    bar = dict(native_scale=True, width=0.65, saturation=1, lw=0, legend=False)
+    bar = dict(native_scale=True, width=0.65, saturation=1, edgecolor=MID, lw=0.5, legend=False)
     sns.barplot(x=at, y=height, hue=at, palette=colors, **bar, ax=ax)
     ends = np.stack([height - frame[low], frame[high] - height]).clip(0)
     ax.errorbar(at, height, ends, fmt="none", ecolor=DARK, elinewidth=0.8, capsize=2)
@@ -390,8 +393,8 @@ def timeline(
     as in `similarity_bars`.
     """
     order = np.argsort(-whole, kind="stable")
-    styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (LIGHT_BLUE, (0, (5, 1)))] + [
-        (LIGHT, "-")
+    styles = [(BLUE, "-"), (OURS, "--"), (DARK, "-."), (MID, ":"), (MID_BLUE, (0, (5, 1)))] + [
+        (MID, "-")
     ] * max(0, len(texts) - 5)
     for (color, line), k in zip(styles[: len(texts)], order, strict=True):
         ax.plot(

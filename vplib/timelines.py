@@ -16,7 +16,7 @@ SEVERAL = (
     figures.BLUE,
     figures.OURS,
     "#009e73",
-    figures.LIGHT_BLUE,
+    figures.MID_BLUE,
     "#cc79a7",
     figures.DARK,
 )
@@ -52,7 +52,7 @@ def over_time(
     color = dict(zip(order.tolist(), SEVERAL, strict=False))
     for k, begin, width in _stretches(times, won):
         spot = (begin / scale, width / scale)
-        bottom.broken_barh([spot], (0, 1), facecolor=color.get(k, figures.LIGHT), lw=0)
+        bottom.broken_barh([spot], (0, 1), facecolor=color.get(k, figures.LIGHT))
     bottom.set(xlim=middle.get_xlim(), ylim=(0, 1), xlabel=clock(seconds)[1], yticks=[])
     bottom.set_ylabel("class", rotation=0, ha="right", va="center")
     return fig
@@ -81,7 +81,7 @@ def curves(
     scale, word = clock(seconds)
     look = dict(marker="o", ms=2.5) if len(times) <= 60 else dict(lw=0.8)
     for k, name in enumerate(names):
-        color = SEVERAL[k] if k < len(SEVERAL) else figures.LIGHT
+        color = SEVERAL[k] if k < len(SEVERAL) else figures.MID
         shown = figures.plain(name, 30, lines=3)
         ax.plot(times.mean(1) / scale, values[:, k], color=color, label=shown, **look)
     ax.set(xlim=(0, seconds / scale), xlabel=word)
