@@ -23,7 +23,7 @@ from vplib.train import optimiser
 
 KEY = jax.random.key(0)
 GOLDEN = json.loads((paths.ROOT / "tests/golden/evaluation/videomae_targets.json").read_text())
-BASELINES = ("single_frame", "stage1_continued", "videomae", "umt")
+BASELINES = ("single_frame", "stage1_continued", "videomae", "umt", "one_stage")
 
 
 def composed(ablation: str, scale: str):
@@ -237,6 +237,7 @@ def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
         ),
         ("stage1_continued", ["20 none", "20 stage1_continued"]),
         ("single_frame", ["20 single_frame"]),
+        ("one_stage", ["20 one_stage"]),
     ],
 )
 def test_a_chain_begins_with_the_stage_1_that_an_overlay_asks_for(name, steps, out):
@@ -305,7 +306,7 @@ def test_baselines_cost_what_both_stages_cost(name):
     first, second = compute.stage1(plain, images=images), compute.stage2(plain)
     if cfg.stage1.continues:
         cost = first + compute.stage1(cfg, images=images)
-    elif name == "single_frame":
+    elif name in ("single_frame", "one_stage"):
         cost = compute.stage1(cfg, images=images)
     elif cfg.stage2.targets == "pixels":  # no teacher
         cost = compute.stage2(cfg)
