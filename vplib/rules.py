@@ -105,7 +105,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("grounding.keep", Rule(float, lambda v: 0 < v < 1, "a number, more than 0 and less than 1")),
     ("grounding.frames grounding.clips grounding.*_layers grounding.trials.seeds", _whole(1)),
     ("*.warmup *.shuffle_warmup *.loss_chunk", _whole(0)),
-    ("*.weight_decay *.final_learning_rate", _number(0)),
+    ("*.weight_decay *.final_learning_rate stage1.captions", _number(0)),
     ("probe.adaptation", _words("frozen", "mlap", "adapter", "end_to_end")),
     ("stage2.mask", _words("bevt", "tube", "random")),
     ("stage2.targets", _words("tokens", "pixels")),

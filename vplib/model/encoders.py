@@ -267,6 +267,10 @@ class TextEncoder(nnx.Module):
     def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Embedding of token ids; `keep` is False at padding. The class token sits after the
         padding, as released."""
+        return self.words(ids, keep)[:, -1]
+
+    def words(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B M D"]:
+        """What is known of each token and those before it, M = L + 1: the embedding is the last."""
         table = self.token_emb.emb_var[...]
         b, l = ids.shape
         small = table.shape[0] <= 4096  # of a big table, a gather is cheaper
@@ -276,7 +280,7 @@ class TextEncoder(nnx.Module):
         x = jnp.concatenate([x, cls], axis=1)  # B L+1 D
         keep = jnp.concatenate([keep, jnp.ones((b, 1), bool)], axis=1)
         mask = jnp.tril(jnp.ones((l + 1, l + 1), bool)) & keep[:, None, None, :]  # B 1 L+1 L+1
-        return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
+        return self.unimodal_ln(self.unimodal_transformer(x, mask))
 
 
 def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:
