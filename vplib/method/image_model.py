@@ -1,7 +1,7 @@
 """An image model as CoCa's, for stage 1 to start from, and a spatial stack that stays: an ablation.
 
 The paper starts from CoCa's and compares with CLIP's, which is stage 1 on images alone (VideoPrism,
-arXiv:2402.13217, section 3.1 and table 25). Source: CoCa (arXiv:2205.01917).
+arXiv:2402.13217, table 25). Source: CoCa (arXiv:2205.01917).
 """
 
 import jax
