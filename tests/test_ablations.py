@@ -22,8 +22,9 @@ from vplib.model.sizes import Sizes
 from vplib.train import optimiser
 
 KEY = jax.random.key(0)
+IMAGE_MODELS = ("clip", "coca")  # to start from: they read no clip
 GOLDEN = json.loads((paths.ROOT / "tests/golden/evaluation/videomae_targets.json").read_text())
-BASELINES = ("single_frame", "stage1_continued", "videomae", "umt")
+BASELINES = ("single_frame", "stage1_continued", "videomae", "umt", "one_stage")
 
 
 def composed(ablation: str, scale: str):
@@ -199,7 +200,8 @@ def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
     changed = [part for part in ("stage1", "stage2", "data", "model") if cfg[part] != plain[part]]
     # Where nothing else is changed, what stage 2 builds on is.
     one = len(changed) == 1 or (name.startswith("steps_") and changed == ["stage1", "stage2"])
-    one = one or ("_then_" in name and changed == ["stage1", "data"])
+    several = "_then_" in name or name in IMAGE_MODELS
+    one = one or (several and changed == ["stage1", "data"])
     assert one or (not changed and chains.stage1(name) not in ("none", name))
     if not {"stage2", "model"} & {*changed}:
         return  # the losses of `none`
@@ -237,6 +239,9 @@ def test_an_overlay_says_what_it_expects_and_its_losses_have_gradients(name):
         ),
         ("stage1_continued", ["20 none", "20 stage1_continued"]),
         ("single_frame", ["20 single_frame"]),
+        ("one_stage", ["20 one_stage"]),
+        ("coca", ["20 coca"]),
+        ("coca_init", ["20 coca", "20 coca_init", "30 coca_init"]),
     ],
 )
 def test_a_chain_begins_with_the_stage_1_that_an_overlay_asks_for(name, steps, out):
@@ -247,7 +252,7 @@ def test_a_chain_begins_with_the_stage_1_that_an_overlay_asks_for(name, steps, o
     if steps[-1].startswith("30"):  # what the notebook of stage 2 reads
         assert first == f"world-smoke-{found[-2].ablation}-s0"
     continued = config.load("20_stage1", f"scale=smoke ablation={name}")
-    earlier = found[0].ablation if "then" in name else "none"
+    earlier = found[0].ablation if len(found) == 3 else "none"
     assert results.run(continued, "20_stage1").name == f"world-smoke-{earlier}-s0"
 
 
@@ -256,11 +261,25 @@ def test_the_composed_configuration_has_no_word_of_the_chain(out):
         assert "chain" not in config.load("30_stage2", f"scale=smoke ablation={name}")
 
 
-@pytest.mark.parametrize("name", [one for one in config.groups()["ablation"] if one != "none"])
+@pytest.mark.parametrize(
+    "name", [one for one in config.groups()["ablation"] if one not in ("none", *IMAGE_MODELS)]
+)
 def test_images_stay_half_of_the_batches(name):
     """So that corpora of videos are compared and not how many images there are."""
     corpora = composed(name, "sweep").data.corpora
     assert 2 * corpora.webli == pytest.approx(sum(corpora.values()))
+
+
+def test_image_models_read_images_alone_and_what_starts_from_them_is_else_as_without():
+    plain = composed("none", "sweep")
+    for name in IMAGE_MODELS:
+        cfg = composed(name, "sweep")
+        assert {one for one, weight in cfg.data.corpora.items() if weight} == {"webli"}
+        begun = composed(f"{name}_init", "sweep")
+        assert (begun.data, begun.model, begun.stage2) == (plain.data, plain.model, plain.stage2)
+        assert chains.before(f"{name}_init") == name
+    clip, coca = (composed(name, "sweep") for name in IMAGE_MODELS)
+    assert {**coca.stage1} == {**clip.stage1, "captions": 2.0}
 
 
 def test_corpora_are_those_of_the_papers_table_1():
@@ -305,7 +324,7 @@ def test_baselines_cost_what_both_stages_cost(name):
     first, second = compute.stage1(plain, images=images), compute.stage2(plain)
     if cfg.stage1.continues:
         cost = first + compute.stage1(cfg, images=images)
-    elif name == "single_frame":
+    elif name in ("single_frame", "one_stage"):
         cost = compute.stage1(cfg, images=images)
     elif cfg.stage2.targets == "pixels":  # no teacher
         cost = compute.stage2(cfg)

@@ -347,6 +347,7 @@ MODELS = {
         seed, aux_layers=2, text_norm="primer_hybrid"
     ),
     "classifier": toy.classifier,
+    "joint": lambda seed: toy.video_text(seed, joint=True),
 }
 
 

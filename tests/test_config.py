@@ -41,15 +41,15 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     """A key that only one option has is a misspelt one: overlays change settings, base.yaml
     declares them.
 
-    But for text_norm, of LvT-g alone: in every file it would make the recorded runs those of
-    another configuration; and for the sizes of language models, whose names are one's own.
+    But for text_norm, of LvT-g alone, and joint, of one ablation: in every file they would make the
+    recorded runs those of another configuration; and for the sizes of language models, whose names are one's own.
     """
     # This notebook uses every section.
     (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")
     options = config.groups()[group]
     keys = [
         {*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))}
-        - {"model.text_norm", *(f"speaking.models.large.{size}" for size in SIZES)}
+        - {"model.text_norm", "model.joint", *(f"speaking.models.large.{size}" for size in SIZES)}
         for option in options
     ]
     assert keys == [keys[0]] * len(options)

@@ -132,6 +132,7 @@ def test_settings_are_those_of_stage_1_unless_a_scale_says_otherwise():
         given = config.check("31_lit_tuning", f"scale={scale}").lit
         stage1 = config.check("20_stage1", f"scale={scale}").stage1
         own = ("drop_ratio", "times", "frames", "continues", "half", "wrong_captions")
+        own += ("masked", "captions", "spatial_frozen")
         assert {k: v for k, v in given.items() if k in stage1} == {
             k: v for k, v in stage1.items() if k not in own
         }

@@ -202,9 +202,12 @@ def _made(entries: dict[str, dict], place: Path) -> str:
 
 def shape(sizes: Sizes) -> str:
     """Sizes in words."""
+    layers = f"{sizes.spatial_layers} layers over space and {sizes.temporal_layers} over time"
+    if sizes.joint:
+        layers = f"{sizes.layers} layers over space and time at once"
     told = (
         f"{sizes.frames} frames of {sizes.size} x {sizes.size} pixels, patches of {sizes.patch}; width "
-        f"{sizes.width}, {sizes.spatial_layers} layers over space and {sizes.temporal_layers} over time"
+        f"{sizes.width}, {layers}"
     )
     if sizes.vocabulary:
         told += f"; {sizes.text_layers} of text, {sizes.vocabulary:,} pieces"

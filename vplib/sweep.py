@@ -38,7 +38,8 @@ SWEPT = (  # the others as far as time goes
     *("random_mask", "temporal_4", "two_alternating", "two_mixed", "only_internvid"),
     *("internvid_then_yt180m", "yt180m_then_internvid"),
     *("only_yt180m", "only_wts70m", "only_ac2", "only_videocc", "only_ac3"),
-    *("ema_teacher", "caption_noise_25", "caption_noise_50"),
+    *("ema_teacher", "caption_noise_25", "caption_noise_50", "joint_attention"),
+    *("one_stage", "clip", "coca", "clip_init", "coca_init", "clip_frozen"),
     *("size_32", "size_96", "data_75", "data_300", "steps_double", "steps_triple"),  # of 51
 )
 WORDS = (f"ablation={','.join(SWEPT)}", "seed=range(5)", "scale=sweep")

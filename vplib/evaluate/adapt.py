@@ -185,7 +185,7 @@ def check(
     sizes: Sizes, adaptation: str, *, heads: int, width: int | None, blocks: int | None
 ) -> None:
     """Raises ValueError, as `tune` does, before any video is read."""
-    total = sizes.spatial_layers + sizes.temporal_layers
+    total = sizes.layers
     if adaptation not in NETWORKS:
         raise ValueError(
             f"{adaptation} is no adaptation of an encoder: choose adapter or end_to_end"
@@ -219,11 +219,11 @@ def _head(encoder, arrays, heads, width, classes, dtype, rngs) -> Probe | BoxPro
 
 def last(encoder: VideoEncoder, sizes: Sizes, blocks: int | None) -> None:
     """Let gradients reach the last `blocks` of an encoder alone, in place; None: all of it."""
-    still = 0 if blocks is None else sizes.spatial_layers + sizes.temporal_layers - blocks
-    stacks = encoder.spatial_encoder, encoder.temporal_encoder
-    for stack, first in zip(stacks, (0, sizes.spatial_layers), strict=True):
-        layers = (sizes.spatial_layers, sizes.temporal_layers)[first > 0]
-        stack.transformers_stack.still = min(max(still - first, 0), layers)
+    still = 0 if blocks is None else sizes.layers - blocks
+    for stack, _ in encoder.stacks:
+        layers = stack.x_layers.ff_layer.ffn_layer1.linear.bias.shape[0]
+        stack.still = min(max(still, 0), layers)
+        still -= layers
 
 
 def layer_rates(tuning: Tuning, sizes: Sizes, *, blocks: int | None, decay: float) -> PyTree:
@@ -233,7 +233,7 @@ def layer_rates(tuning: Tuning, sizes: Sizes, *, blocks: int | None, decay: floa
     A stack's norm counts to its last block, the temporal positions to the first temporal one.
     Source: BEiT (arXiv:2106.08254); VideoGLUE's code has 0.75 for AVA alone.
     """
-    total = sizes.spatial_layers + sizes.temporal_layers
+    total = sizes.layers
     still = 0 if blocks is None else total - blocks
 
     def factor(depth: np.ndarray) -> np.ndarray:  # of block 0, 1, ...; -1: before all blocks
@@ -251,7 +251,7 @@ def layer_rates(tuning: Tuning, sizes: Sizes, *, blocks: int | None, decay: floa
             return jnp.asarray(factor(depth).reshape(-1, *[1] * (value.ndim - 1)))
         depth = {
             "spatial_ln": sizes.spatial_layers - 1,
-            "temporal_pos_emb": sizes.spatial_layers,
+            "temporal_pos_emb": -1 if sizes.joint else sizes.spatial_layers,
             "temporal_ln": total - 1,
         }.get(part, -1)
         return jnp.asarray(factor(np.array(depth)))

@@ -34,8 +34,8 @@ def view(encoder: VideoEncoder) -> dict[str, int]:
 
 def attention_heads(encoder: VideoEncoder) -> int:
     """Attention heads of a block; the released classifier pools with as many."""
-    query = encoder.spatial_encoder.transformers_stack.x_layers.self_attention.query
-    return query.w.shape[2]  # layers D K H
+    stack, _ = encoder.stacks[0]
+    return stack.x_layers.self_attention.query.w.shape[2]  # layers D K H
 
 
 def few_shots(labels: Int[np.ndarray, " C"], shots: int | None, seed: int) -> Int[np.ndarray, " N"]:

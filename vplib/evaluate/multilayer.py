@@ -36,13 +36,10 @@ def layers_of(encoder: VideoEncoder, count: int = LAYERS, dtype: str = "float32"
     Which layers of a factorised encoder are the last four is not published. Our choice: the temporal
     ones (B, L and g have four), each followed by the encoder's last LayerNorm. Where these are fewer,
     as in our tiny and small models (two), the last spatial ones come before them, each followed by the
-    spatial LayerNorm; their tokens have not met other frames. Raises ValueError if the encoder has
-    fewer layers than `count`.
+    spatial LayerNorm; their tokens have not met other frames. Of joint attention, the last ones. Raises
+    ValueError if the encoder has fewer layers than `count`.
     """
-    each = [
-        stack.transformers_stack.x_layers.ff_layer.ffn_layer1.linear.bias.shape[0]
-        for stack in (encoder.spatial_encoder, encoder.temporal_encoder)
-    ]
+    each = [stack.x_layers.ff_layer.ffn_layer1.linear.bias.shape[0] for stack, _ in encoder.stacks]
     if not 1 <= count <= sum(each):
         raise ValueError(
             f"the tokens of {count} layers are asked for and the encoder has {sum(each)}: take from "
@@ -73,15 +70,20 @@ def last_layers(
     rows, columns = (side // encoder.patch for side in video.shape[2:4])
     space, time = encoder.positions(t, rows, columns)
     x = encoder.patch_projection(x) + space.astype(x.dtype)
-    x, spatial = _each(encoder.spatial_encoder.transformers_stack, x, encoder.spatial_ln)
+    if hasattr(encoder, "joint_encoder"):
+        x = (x + time[:, None].astype(x.dtype)).reshape(b, -1, x.shape[-1])
+        _, each = _each(*encoder.stacks[0], x)
+        return jnp.stack([*each[-count:]], 1)
+    (over_space, space_ln), (over_time, time_ln) = encoder.stacks
+    x, spatial = _each(over_space, space_ln, x)
     x = x.swapaxes(1, 2) + time.astype(x.dtype)  # B N T D
-    _, temporal = _each(encoder.temporal_encoder.transformers_stack, x, encoder.temporal_ln)
+    _, temporal = _each(over_time, time_ln, x)
     last = [*spatial, *(layer.swapaxes(1, 2) for layer in temporal)][-count:]
     return jnp.stack([layer.reshape(b, -1, layer.shape[-1]) for layer in last], 1)
 
 
 def _each(
-    stack: Stack, x: Float[Array, "*A N D"], norm: LayerNorm
+    stack: Stack, norm: LayerNorm, x: Float[Array, "*A N D"]
 ) -> tuple[Float[Array, "*A N D"], Float[Array, "L *A N D"]]:
     """What a stack gives after its norm, and so after each of its blocks."""
 

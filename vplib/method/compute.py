@@ -25,6 +25,12 @@ def stage1(cfg: Mapping, *, images: float) -> float:
         share * stage1_step(sizes, settings["drop_ratio"], frames=frames, batch=batch)
         for share, frames, batch in kinds
     )
+    if settings.get("masked") is not None:  # clips once more, masked
+        own = dict(
+            mask="bevt", mask_ratio=settings["masked"], targets="pixels", image_teacher=False
+        )
+        own |= dict(local_loss=True, global_loss=False, visible_only=False, batch=settings["batch"])
+        step += (1 - images) * stage2_step(sizes, own)
     return round(settings["times"] * settings["steps"]) * step
 
 

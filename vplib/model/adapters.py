@@ -31,7 +31,7 @@ class Adapter(nnx.Module):
 
 
 class Adapters(nnx.Module):
-    """Those of both stacks of an encoder of `sizes`, a block's on axis 0."""
+    """Those of all stacks of an encoder of `sizes`, a block's on axis 0."""
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
         def stacked(layers: int) -> Adapter:
@@ -40,12 +40,16 @@ class Adapters(nnx.Module):
                 keys
             )
 
-        self.spatial, self.temporal = stacked(sizes.spatial_layers), stacked(sizes.temporal_layers)
+        if sizes.joint:
+            self.joint = stacked(sizes.layers)
+        else:
+            self.spatial = stacked(sizes.spatial_layers)
+            self.temporal = stacked(sizes.temporal_layers)
 
 
 def put_in(encoder: nnx.Module, adapters: Adapters) -> None:
     """Let the blocks of a video encoder have these adapters, in place."""
-    for part in ("spatial", "temporal"):
+    for part in ("joint",) if hasattr(adapters, "joint") else ("spatial", "temporal"):
         stack = getattr(encoder, f"{part}_encoder").transformers_stack
         stack.x_layers.ff_layer.adapter = getattr(adapters, part)
 

@@ -351,15 +351,11 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
             raise refuse(f"its array params/{key} is empty, of shape {value.shape}")
         return value.shape
 
-    def stack(key: str) -> dict[str, int]:
+    def stack(key: str) -> tuple[int, int, int]:
         layers, _, heads, size = shape(f"{key}/x_layers/self_attention/query/w", 4)
         if heads * size != width:
             raise refuse(f"{heads} heads of size {size} in params/{key} are not {width} wide")
-        return {
-            "layers": layers,
-            "heads": heads,
-            "mlp": shape(f"{key}/x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2],
-        }
+        return layers, heads, shape(f"{key}/x_layers/ff_layer/ffn_layer1/linear/kernel", 3)[2]
 
     starts = {key.split("/")[1] for key in weights if key.count("/") > 1}
     root = next((f"{part}/" for part in ("vision_encoder", "encoder") if part in starts), "")
@@ -371,18 +367,21 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
             f"patches of {values} values and tables of {places} places are not those of square RGB "
             "patches in square frames"
         )
-    space = stack(f"{root}spatial_encoder/transformers_stack")
-    down = f"{root}spatial_encoder/transformers_stack/x_layers/ff_layer/adapter/down/linear/kernel"
+    joint = any(key.startswith(f"params/{root}joint_encoder/") for key in weights)
+    first = f"{root}{'joint' if joint else 'spatial'}_encoder/transformers_stack"
+    down = f"{first}/x_layers/ff_layer/adapter/down/linear/kernel"
+    layers, heads, mlp = stack(first)
     found = Sizes(
         size=grid * patch,
         patch=patch,
         frames=shape(f"{root}temporal_pos_emb/emb_var", 2)[0],
         width=width,
-        spatial_layers=space["layers"],
-        temporal_layers=stack(f"{root}temporal_encoder/transformers_stack")["layers"],
-        heads=space["heads"],
-        mlp=space["mlp"],
+        spatial_layers=layers,
+        temporal_layers=0 if joint else stack(f"{root}temporal_encoder/transformers_stack")[0],
+        heads=heads,
+        mlp=mlp,
         adapter=shape(down, 3)[2] if f"params/{down}" in weights else 0,
+        joint=joint,
     )
     if root == "encoder/":
         return replace(found, classes=shape("projection/linear/kernel", 2)[1])
@@ -395,9 +394,9 @@ def infer(weights: dict[str, np.ndarray], *, name: str = "the weights") -> Sizes
     more = "auxiliary_encoder" in starts
     return replace(
         found,
-        text_layers=stack("text_encoder/unimodal_transformer")["layers"],
+        text_layers=stack("text_encoder/unimodal_transformer")[0],
         text_norm="primer_hybrid" if hybrid else "pre",
-        aux_layers=stack("auxiliary_encoder/transformers_stack")["layers"] if more else 0,
+        aux_layers=stack("auxiliary_encoder/transformers_stack")[0] if more else 0,
         pooler_inner=heads * size,
         vocabulary=shape(PIECES, 2)[0],
     )

@@ -18,6 +18,9 @@ def encoder_operations(sizes: Sizes, places: int, *, tube: bool = False) -> floa
     """Of one clip with `places` tokens a frame, on which its temporal attention depends unless they
     are a `tube`, the same in every frame: see `VideoEncoder._by_place`."""
     tokens, width, hidden = sizes.frames * places, sizes.width, sizes.mlp
+    if sizes.joint:
+        patches = 2 * tokens * 3 * sizes.patch**2 * width
+        return patches + stack_operations(sizes.layers, tokens, tokens, width, hidden)
     keys = sizes.frames if tube or places == sizes.places else 3 * sizes.frames
     return (
         2 * tokens * 3 * sizes.patch**2 * width
@@ -42,7 +45,7 @@ def trainable_operations(adaptation: str, sizes: Sizes, inner: int) -> float:
     """
     tokens, width = sizes.frames * sizes.places, sizes.width
     head = head_operations(tokens, width)
-    layers = sizes.spatial_layers + sizes.temporal_layers
+    layers = sizes.layers
     each = 4 * width * inner + 3 * width + 2 * inner  # biases, ReLU, scale and sum, too
     costs = {
         "frozen": head,

@@ -1,4 +1,5 @@
-"""The factorised video encoder, the text encoder and the video-text model, as released.
+"""The factorised video encoder, the text encoder and the video-text model, as released; and joint
+attention over space and time, an ablation.
 
 Source: google-deepmind/videoprism, videoprism/encoders.py and models.py; VideoPrism
 (arXiv:2402.13217) section 2.
@@ -81,6 +82,11 @@ class VideoEncoder(nnx.Module):
 
     All T x N tokens are kept, time-major. Other resolutions and frame counts than those of `sizes`
     interpolate the tables of positions bilinearly.
+
+    With `sizes.joint` as many blocks form one stack, `joint_encoder`, in which every token sees all
+    tokens of the clip, and both positions are added before it. The LayerNorm behind it keeps the
+    name `temporal_ln`; the one between the stacks is gone, so there are 2 D parameters less. Source:
+    VideoPrism table 24, which says no more; ViViT (arXiv:2103.15691), its model 1.
     """
 
     def __init__(self, sizes: Sizes, *, rngs: nnx.Rngs):
@@ -94,14 +100,29 @@ class VideoEncoder(nnx.Module):
         linear.bias[...] = -0.5 * linear.kernel[...].sum(0)
         self.spatial_pos_emb = Embedding(places, width, fan_in=places, rngs=rngs)
         block = (width, sizes.heads, sizes.mlp)
-        self.spatial_encoder = Transformer(sizes.spatial_layers, *block, rngs=rngs)
-        self.spatial_ln = LayerNorm(width)
+        if sizes.joint:
+            self.joint_encoder = Transformer(sizes.layers, *block, rngs=rngs)
+        else:
+            self.spatial_encoder = Transformer(sizes.spatial_layers, *block, rngs=rngs)
+            self.spatial_ln = LayerNorm(width)
         self.temporal_pos_emb = Embedding(frames, width, fan_in=frames, rngs=rngs)
-        self.temporal_encoder = Transformer(sizes.temporal_layers, *block, rngs=rngs)
+        if not sizes.joint:
+            self.temporal_encoder = Transformer(sizes.temporal_layers, *block, rngs=rngs)
         self.temporal_ln = LayerNorm(width)
         self.patch, self.grid = sizes.patch, sizes.grid
         if sizes.adapter:
             put_in(self, Adapters(sizes, rngs=rngs))
+
+    @property
+    def stacks(self) -> list[tuple[Stack, LayerNorm]]:
+        """The stacks in order, each with the LayerNorm behind it: space and time, or the joint one."""
+        if hasattr(self, "joint_encoder"):
+            return [(self.joint_encoder.transformers_stack, self.temporal_ln)]
+        space, time = self.spatial_encoder, self.temporal_encoder
+        return [
+            (space.transformers_stack, self.spatial_ln),
+            (time.transformers_stack, self.temporal_ln),
+        ]
 
     def positions(
         self, frames: int, rows: int, columns: int, *, crop: bool = False
@@ -140,7 +161,7 @@ class VideoEncoder(nnx.Module):
         places of each frame, S = T*V; places that a frame lacks are simply absent from the
         temporal attention. `paddings` (B, T): 1 marks frames no other frame may attend to.
         `features` also returns a dictionary, as released, of the spatial stack's output:
-        `spatial_features`, of the shape of the tokens.
+        `spatial_features`, of the shape of the tokens; where attention is joint, an empty one.
 
         Raises ValueError for other axes and for frames that do not divide into patches.
         """
@@ -160,6 +181,12 @@ class VideoEncoder(nnx.Module):
             rows = jnp.concatenate([linear.kernel[...], space])
             x = affine(jnp.concatenate([x, own], axis=-1), rows, linear.bias[...])
         keep = None if paddings is None else (paddings == 0)[:, :, None]  # B T 1
+        if hasattr(self, "joint_encoder"):
+            x = (x + time[:, None].astype(x.dtype)).reshape(b, -1, x.shape[-1])  # B S D
+            if keep is not None:  # a padded frame's tokens are no keys
+                keep = jnp.repeat(keep[..., 0], x.shape[1] // t, axis=1)  # B S
+            x = self.temporal_ln(self.joint_encoder(x, *_padding(keep)))
+            return (x, {}) if features else x
         # All tokens of a padded frame are padding: uniform attention.
         x = self.spatial_encoder(x, *_padding(keep))
         x = self.spatial_ln(x)
@@ -240,6 +267,10 @@ class TextEncoder(nnx.Module):
     def __call__(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B D"]:
         """Embedding of token ids; `keep` is False at padding. The class token sits after the
         padding, as released."""
+        return self.words(ids, keep)[:, -1]
+
+    def words(self, ids: Int[Array, "B L"], keep: Bool[Array, "B L"]) -> Float[Array, "B M D"]:
+        """What is known of each token and those before it, M = L + 1: the embedding is the last."""
         table = self.token_emb.emb_var[...]
         b, l = ids.shape
         small = table.shape[0] <= 4096  # of a big table, a gather is cheaper
@@ -249,7 +280,7 @@ class TextEncoder(nnx.Module):
         x = jnp.concatenate([x, cls], axis=1)  # B L+1 D
         keep = jnp.concatenate([keep, jnp.ones((b, 1), bool)], axis=1)
         mask = jnp.tril(jnp.ones((l + 1, l + 1), bool)) & keep[:, None, None, :]  # B 1 L+1 L+1
-        return self.unimodal_ln(self.unimodal_transformer(x, mask))[:, -1]
+        return self.unimodal_ln(self.unimodal_transformer(x, mask))
 
 
 def normalise(x: Float[Array, "*A E"]) -> Float[Array, "*A E"]:

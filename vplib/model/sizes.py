@@ -44,6 +44,7 @@ class Sizes:
     vocabulary: int = 0  # pieces of the tokeniser; a video-text model has some
     classes: int = 0  # a classifier has some
     adapter: int = 0  # width of the bottleneck beside each MLP of the video encoder
+    joint: bool = False  # all blocks see all tokens of a clip; an array shows them as spatial ones
 
     @classmethod
     def of(cls, model: Mapping, *, vocabulary: int = 0) -> "Sizes":
@@ -51,6 +52,11 @@ class Sizes:
         known = {field.name: model[field.name] for field in fields(cls) if field.name in model}
         known["decoder"] = DecoderSizes(**model["decoder"])
         return cls(**known | {"vocabulary": vocabulary})
+
+    @property
+    def layers(self) -> int:
+        """Blocks of the video encoder."""
+        return self.spatial_layers + self.temporal_layers
 
     @property
     def grid(self) -> int:
