@@ -5,7 +5,8 @@
 
 In an environment with `pip install -e '.[beam]'`. First, clips that cost next to nothing are written
 by Beam's local runner, which is killed at random moments and started again, until it ends: every file
-must be that of one undisturbed `shards.write`. Then videos of a folder are decoded, scaled and encoded
+must be that of one undisturbed `shards.write`. Then the same clips, and one shard of them, are written by
+either in turns: what a clip costs, and what the start does. Then videos of a folder are decoded, scaled and encoded
 into shards by either, in turns, and decoded alone: CPU seconds of whole processes, start included. With
 --record the rows go to reports/tables/beam.csv.
 """
@@ -144,22 +145,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vplib-") as place:
         place, many = Path(place), str(given.clips)
         start = time.perf_counter()
-        quiet = cpu("shards", many, place / "quiet")
+        cpu("shards", many, place / "quiet")
         kills = killed(given.clips, given.kills, place / "killed", rng)
         same = contents(place / "quiet") == contents(place / "killed")
-        beam = cpu("beam", many, place / "beam")
         note = f"{given.clips} tiny clips, {kills} kills, {time.perf_counter() - start:.0f} s"
         rows.append(row("killed_same_bytes", [float(same)], "1: every file the same", "1", note))
         print(f"{note}: {'the same bytes' if same else 'OTHER BYTES'}", flush=True)
+        tiny = {(engine, what): [] for what in ("512", many) for engine in ("shards", "beam")}
+        for turn in range(TURNS):
+            for (engine, what), found in tiny.items():
+                found.append(cpu(engine, what, place / engine))
+                print(f"  {turn + 1}: {engine}, {what} {found[-1]:.2f} CPU s", flush=True)
+        pairs = {what: (tiny["shards", what], tiny["beam", what]) for what in ("512", many)}
+        start = [b - a for a, b in zip(*pairs["512"], strict=True)]
+        ratios = [b / a for a, b in zip(*pairs[many], strict=True)]
+        note = f"{given.clips} tiny clips, start of both included"
         rows.append(
-            row(
-                "beam_over_shards_write_tiny",
-                [beam / quiet],
-                "times the CPU time",
-                "",
-                f"{given.clips} tiny clips, start of both included",
-            )
+            row("beam_over_shards_write_tiny", ratios, "times the CPU time", "<= 1.3", note)
         )
+        rows.append(row("beam_start", start, "CPU s more", "", "512 tiny clips, one shard"))
+        for engine in ("shards", "beam"):
+            few, all_ = tiny[engine, "512"], tiny[engine, many]
+            each = [1e6 * (b - a) / (given.clips - 512) for a, b in zip(few, all_, strict=True)]
+            note = f"{given.clips} tiny clips, less the first 512"
+            rows.append(row(f"{engine}_tiny_clip", each, "CPU microseconds a clip", "", note))
         videos(place / "videos", given.videos)
         times = {"decoding": [], "shards": [], "beam": []}
         for turn in range(TURNS):

@@ -773,6 +773,11 @@ def test_a_corpus_is_written_whole_or_not_at_all(tmp_path, videos, monkeypatch):
     assert not stale.exists()
     with pytest.raises(SystemExit, match=r"^error: .*out is there already: remove it"):
         run(monkeypatch, *words)
+    if Path("/proc/self").exists():  # a place that is there, in which nothing can be made
+        with pytest.raises(
+            SystemExit, match=r"^error: /proc/.*there is no such place; name another"
+        ):
+            run(monkeypatch, *words[:-1], "/proc/out")
 
 
 def test_labels_and_what_belongs_to_no_entry_are_written(tmp_path, videos, monkeypatch, capsys):

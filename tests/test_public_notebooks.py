@@ -16,6 +16,7 @@ PREPARED = (
     "charades",
     "vatex",
     "activitynet_captions",
+    "ssv2",
 )  # as shards
 WEIGHTS = paths.ROOT / "reports" / "weights" / "lesson-stage2.npz"
 
@@ -36,6 +37,10 @@ WEIGHTS = paths.ROOT / "reports" / "weights" / "lesson-stage2.npz"
         ("activitynet_captions", "41_retrieval_zero_shot", "paragraph_t2v_r1"),
         ("msrvtt_qa", "42_captioning_qa", "qa_all_stage2_top1"),
         ("calms21", "43_science", "science_frames_stage2_map"),
+        ("ssv2", "41_retrieval_zero_shot", "actions_temporal_map"),
+        ("nextqa", "41_retrieval_zero_shot", "choice_top1"),
+        ("msvd_qa", "42_captioning_qa", "qa_all_stage2_top1"),
+        ("youcook2", "42_captioning_qa", "captioning_cider_stage2"),
     ],
 )
 def test_a_public_data_set_runs_through_its_notebook(name, notebook, row, out, tmp_path, capfd):

@@ -1,10 +1,14 @@
 """What 42 learns from and asks of public data sets, and what 41 says of whole videos."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
-from miniatures import section, written
+from miniatures import section, seen, written
 
 from vplib import published
-from vplib.evaluate import features, language, talk
+from vplib.data import sources
+from vplib.evaluate import benchmarks, features, language, talk
 from vplib.evaluate.tasks import LabelError
 
 
@@ -72,3 +76,42 @@ def test_a_whole_video_has_all_that_is_said_of_it(name, part, data):
             assert talk.paragraphs([meta], [said]) == plan["texts"] == [" ".join(said)]
             assert times.tolist() == [[0.0, 2.0], [1.5, 4.0]]  # the second went on behind the end
     assert talk.long(data("msrvtt")[1]) == {}
+
+
+def test_a_question_with_options_is_asked_of_its_video(data):
+    made, of = data("nextqa")
+    [(called, source)] = talk.choices(of).items()
+    assert called == "val-asked" and len(source) == 7  # the easy one is not asked
+    rows = np.array([0, 2, 6])
+    numbers = np.array([[float(seen(source.original(row)[0])[0])] for row in rows.tolist()])
+    texts, clips, right = talk.choice(source, features.Features({"lit": numbers}, rows, []))
+    assert len(texts) == 3 and clips["lit"].shape == (3, 1)
+    for options, [number], answer in zip(texts, clips["lit"], right.tolist(), strict=True):
+        true = made.plan[int(number)]["qa"]["why does it?"]
+        assert options[answer] == f"why does it? {true}" and len(options) == 5
+    assert talk.choices(data("ssv2")[1]) == talk.choices({}) == {}
+
+
+def test_actions_are_asked_of_the_clips_of_a_list(data):
+    made, of = data("ssv2")
+    root = Path(of["root"])
+    (root / "few.txt").write_text('\ufeffid,class\n"75",x\n79,y\n86,z\n\n')  # 86 is none of val
+    of["benchmarks"]["temporal"]["only"] = "few.txt"
+    corpus = benchmarks.Told(sources.split("folder", root, "val", resolution=32))
+    rows = np.arange(len(corpus))[::-1]
+    numbers = np.array([[seen(corpus.original(row)[0])[0]] for row in rows.tolist()])
+    found = {"val": features.Features({"lit": numbers}, rows, [])}
+    told = dict(talk.actions(of, {"val": corpus}, found))
+    assert [*told] == ["temporal", "events"]
+    assert sorted(told["temporal"].clips["lit"].ravel().tolist()) == [5, 9]
+    assert len(told["events"].right) == 12
+    for one in told.values():
+        for [number], right in zip(one.clips["lit"], one.right.tolist(), strict=True):
+            assert [one.texts[right]] == made.plan[number]["labels"]
+    of["benchmarks"]["temporal"]["only"] = "none.txt"
+    with pytest.raises(LabelError, match=r"none.txt: this list of ids cannot be read; .*\.$"):
+        dict(talk.actions(of, {"val": corpus}, found))
+    (root / "none.txt").write_text("1\n2\n")
+    with pytest.raises(LabelError, match="no line of val can be asked for SSv2-Temporal"):
+        dict(talk.actions(of, {"val": corpus}, found))
+    assert talk.acted(data("nextqa")[1]) == {}

@@ -5,11 +5,14 @@
 A copy may be encoded anew, smaller, cropped (at least VIEWS' smallest part of either side is left)
 or shifted in time (FEWEST frames or more are shared). Frames become small grey pictures. Correlations
 of coarse ones with several crops of every frame of the evaluation clips propose where a clip may come
-from; there the crop and the shift are fitted, and frames that correlate as only copies do decide.
+from; there the crop and the shift are fitted. Pictures that correlate say that the scene is the same, and
+changes from one picture to the next that correlate, too, that the same happens in it: two takes of
+one scene have the former. Where hardly anything changes nobody can tell takes from copies: a clip that
+shows the picture of an evaluation clip is dropped then, too, and called `still`.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -20,7 +23,7 @@ from jaxtyping import Float, Int
 from vplib.data import decisions, video
 from vplib.data.shards import Clip, Shards
 
-RULES = 1  # part of the identity: raise it when another clip would be found
+RULES = 2  # part of the identity: raise it when another clip would be found
 SIDE = 32  # pixels of the pictures, whatever the shape of the frame
 COARSE = 8  # pixels of the pictures that propose
 RATE, CHECKED = 16.0, 4.0  # pictures a second of an evaluation clip, of a clip that is checked
@@ -37,9 +40,9 @@ FINE = 24  # pixels of the pictures that decide
 PROPOSED, STARTS = 4, 3  # evaluation clips that are fitted to one clip; views of each to start from
 PROPOSES = 0.75  # mean correlation of coarse pictures
 COPY = 0.85  # mean correlation of fitted pictures
-MOVING = 0.55  # correlation of what changes in them
-STILL = 0.97  # mean correlation of fitted pictures of clips in which too little moves to compare
-CHANGES = 2.0  # of 255: the least deviation from its mean picture that is motion to compare
+MOVING = 0.8  # correlation of the changes from one of them to the next
+STILL = 0.97  # mean correlation of fitted pictures of clips in which too little changes to compare
+CHANGES = 1.5  # of 255, root mean square: less from one picture to the next is noise of encoding
 
 
 class Pictures(NamedTuple):
@@ -51,8 +54,8 @@ class Pictures(NamedTuple):
 
 class Match(NamedTuple):
     """The evaluation clip that a clip shows: `score` is the mean correlation of their pictures,
-    `moving` that of what changes in them, which a still camera leaves apart (None where too little
-    does), `shift` the seconds from its beginning to the clip's, `part` its top, left, height and width
+    `moving` that of the changes from each to the next, which a still camera leaves apart (None where
+    too little changes in both), `shift` the seconds from its beginning to the clip's, `part` its top, left, height and width
     that the clip shows, as shares.
     """
 
@@ -65,9 +68,12 @@ class Match(NamedTuple):
     @property
     def copy(self) -> bool:
         """Whether it is one: the same scene, and the same happens in it."""
-        if self.moving is None:
-            return self.score >= STILL
-        return self.score >= COPY and self.moving >= MOVING
+        return self.moving is not None and self.score >= COPY and self.moving >= MOVING
+
+    @property
+    def still(self) -> bool:
+        """Whether it is the same picture, in which hardly anything happens: a copy or another take."""
+        return self.moving is None and self.score >= STILL
 
 
 def pictures(file: bytes | Path, *, name: str, rate: float) -> Pictures:
@@ -129,17 +135,22 @@ class Evaluation:
         # Where the pictures of each clip and view begin.
         self._starts = np.cumsum([0, *map(len, coarse)])[:-1]
 
-    def match(self, clip: Pictures) -> Match | None:
-        """The likeliest source of a clip; None where no picture is like one of an evaluation clip."""
-        found = [self._fitted(clip, *divmod(one, len(VIEWS))) for one in self._proposed(clip)]
-        return max(filter(None, found), key=lambda one: (one.copy, one.score), default=None)
+    def match(self, clip: Pictures, *, leave: Collection[int] = ()) -> Match | None:
+        """The likeliest source of a clip, none of the numbers in `leave`; None where no picture is
+        like one of an evaluation clip.
+        """
+        proposed = self._proposed(clip, [*leave])
+        found = [self._fitted(clip, *divmod(one, len(VIEWS))) for one in proposed]
+        best = (lambda one: (one.copy, one.still, one.score))
+        return max(filter(None, found), key=best, default=None)
 
-    def _proposed(self, clip: Pictures) -> list[int]:
+    def _proposed(self, clip: Pictures, leave: list[int]) -> list[int]:
         """The likeliest clips with their views, numbered as _starts."""
         alike = _part(clip.grey, WHOLE, COARSE) @ self._coarse.T
         best = np.maximum.reduceat(alike, self._starts, axis=1)
         need = min(FEWEST, len(best))
         likely = np.sort(best, axis=0)[-need:].mean(0).reshape(-1, len(VIEWS))
+        likely[leave] = -1
         views = np.argsort(-likely, axis=1, kind="stable")[:, :STARTS]
         order = np.argsort(-likely.max(1), kind="stable")[:PROPOSED]
         return [
@@ -203,15 +214,15 @@ def _moving(
     pairs: tuple[Int[np.ndarray, " N"], Int[np.ndarray, " N"]],
     part: tuple,
 ) -> float | None:
-    """Correlation of what changes from the mean pictures of both."""
+    """Correlation of the changes from each picture to the next in both."""
     own, other = (
-        _small(pictures.grey[chosen], shown)
+        np.diff(_small(pictures.grey[chosen], shown), axis=0)
         for pictures, chosen, shown in zip((clip, there), pairs, (WHOLE, part), strict=True)
     )
-    own, other = own - own.mean(0), other - other.mean(0)
-    if min(own.std(), other.std()) < CHANGES:
+    sizes = [float(np.sqrt(np.square(one).mean())) if one.size else 0.0 for one in (own, other)]
+    if max(sizes) < CHANGES:
         return None
-    return float((own * other).mean() / (own.std() * other.std()))
+    return float((own * other).mean()) / max(sizes[0] * sizes[1], 1e-9)
 
 
 def _best_shift(
@@ -266,10 +277,11 @@ class Duplicates:
 
     def __call__(self, clip: Clip, name: str) -> dict | None:
         match = self._evaluation.match(pictures(clip.video, name=name, rate=CHECKED))
-        if match is None or not match.copy:
+        if match is None or not (match.copy or match.still):
             return None
         corpus, index = self._names[match.clip]
-        found = {"of": f"{corpus}[{index}]", "score": match.score, "moving": match.moving}
+        found = {"why": "copy" if match.copy else "still", "of": f"{corpus}[{index}]"}
+        found |= {"score": match.score, "moving": match.moving}
         found |= {"seconds": match.shift}
         return found | dict(zip(("top", "left", "height", "width"), match.part, strict=True))
 

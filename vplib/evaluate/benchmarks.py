@@ -37,7 +37,7 @@ class Cell:
     shown to the next) and `clips` x `crops` views are the paper's, None where unknown; `table`,
     `row`, `kind` and `metric` find it in `published_results.csv`. `beside` is a JSON beside the
     lines that says more, `background` a class that no mean counts, `files` a pattern of the names
-    of its videos.
+    of its videos, `only` a text file beside the lines that names the entries that count (`listed`).
     """
 
     name: str
@@ -54,6 +54,7 @@ class Cell:
     beside: str | None = None
     background: str | None = None
     files: str | None = None
+    only: str | None = None
 
 
 class Asked(NamedTuple):
@@ -82,13 +83,31 @@ def of_cell(cell: Cell, metas: Iterable[Mapping]) -> list[Mapping]:
     return [meta for meta in metas if fnmatch.fnmatch(Path(meta["file_name"]).name, pattern)]
 
 
+def listed(path: Path) -> set[str]:
+    """The ids of a text file, one a line; of a table with commas its first column, whose name is
+    none. Raises LabelError for one that cannot be read.
+    """
+    try:
+        told = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LabelError(
+            f"{path}: this list of ids cannot be read; write one id a line, or correct `only` of "
+            "data.benchmarks."
+        ) from error
+    return {ident for line in told if (ident := line.split(",")[0].strip().strip('"'))}
+
+
 def asked(cell: Cell, metas: Iterable[Mapping], root: Path) -> Asked:
     """What a cell asks of the lines of its part; `root` is the folder that holds `<part>/` and what
     the annotations say beside their entries.
 
     Raises LabelError where no line is of this benchmark, or a file beside them is not there.
     """
-    found = TASKS[cell.task].ask(cell, of_cell(cell, metas), Path(root))
+    some = of_cell(cell, metas)
+    if cell.only:
+        counts = listed(Path(root) / cell.only)
+        some = [meta for meta in some if str(meta["id"]) in counts]
+    found = TASKS[cell.task].ask(cell, some, Path(root))
     if not found.items:
         raise LabelError(
             f"{root}: no line of {cell.part} can be asked for {cell.row}; write it with "

@@ -1,12 +1,17 @@
-"""What `42_captioning_qa` learns from and asks of videos of one's own and of public data sets."""
+"""What `41_retrieval_zero_shot` and `42_captioning_qa` learn from and ask of videos of one's own and
+of public data sets.
+"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from vplib.data import sources
 from vplib.evaluate import benchmarks, wups
-from vplib.evaluate.features import Originals
+from vplib.evaluate.benchmarks import Cell
+from vplib.evaluate.features import Features, Originals, metadata
 from vplib.evaluate.originals import Cut
 from vplib.evaluate.tasks import LabelError
 
@@ -94,3 +99,63 @@ def paragraphs(metas: Sequence[Mapping], sentences: Sequence[Sequence[str]]) -> 
     """What is said of each video as one text: its `paragraph`, or all its sentences."""
     pairs = zip(metas, sentences, strict=True)
     return [meta.get("paragraph") or " ".join(said) for meta, said in pairs]
+
+
+class Choice(NamedTuple):
+    """Texts to choose from, of each of Q questions or the same of all clips; what encoders see, and
+    the number of the right text.
+    """
+
+    texts: list
+    clips: dict[str, np.ndarray]
+    right: np.ndarray
+
+
+def choices(data: Mapping) -> dict[str, Cut]:
+    """The videos of the part that a benchmark of options is scored on, by name, each once with what
+    is `asked` of it; none of other data. Raises LabelError as `benchmarks.asked`.
+    """
+    for cell in benchmarks.cells(data.get("benchmarks", {})).values():
+        if cell.task == "options":
+            root, metas = sources.resolve(data["root"]), {}
+            of = benchmarks.asked(cell, benchmarks.lines(root, cell.part), root)
+            for line, right in zip(of.items, of.truth.tolist(), strict=True):
+                known = {"file_name": line["file_name"], "asked": []}
+                one = {"question": line["question"], "options": line["options"], "answer": right}
+                metas.setdefault(line["file_name"], known)["asked"].append(one)
+            look = dict(resolution=data["resolution"], max_pixels=data["max_pixels"])
+            return {f"{cell.part}-asked": Cut(root / cell.part, [*metas.values()], **look)}
+    return {}
+
+
+def choice(source: Originals, seen: Features) -> Choice:
+    """Questions about videos of `choices`, each option behind its question, as texts of the world
+    are.
+    """
+    metas = metadata(source)
+    asked = [(k, one) for k, row in enumerate(seen.rows) for one in metas[row]["asked"]]
+    texts = [[f"{one['question']} {option}" for option in one["options"]] for _, one in asked]
+    places = [place for place, _ in asked]
+    clips = {who: np.asarray(values)[places] for who, values in seen.values.items()}
+    return Choice(texts, clips, np.array([one["answer"] for _, one in asked]))
+
+
+def acted(data: Mapping) -> dict[str, Cell]:
+    """The benchmarks of actions in words (SSv2-Temporal, SSv2-Events), by name; none of other data."""
+    cells = benchmarks.cells(data.get("benchmarks", {}))
+    return {name: cell for name, cell in cells.items() if cell.task == "actions"}
+
+
+def actions(
+    data: Mapping, corpora: Mapping[str, Originals], found: Mapping[str, Features]
+) -> Iterator[tuple[str, Choice]]:
+    """Of each benchmark of `acted` its classes as texts, the same for all clips that it is scored
+    on; `found` are features of its part. Raises LabelError as `benchmarks.asked`.
+    """
+    for name, cell in acted(data).items():
+        seen, metas = found[cell.part], metadata(corpora[cell.part])
+        shown = [metas[row] | {"place": place} for place, row in enumerate(seen.rows)]
+        of = benchmarks.asked(cell, shown, sources.resolve(data["root"]))
+        places = [meta["place"] for meta in of.items]
+        clips = {who: np.asarray(values)[places] for who, values in seen.values.items()}
+        yield name, Choice([*of.classes], clips, of.truth)

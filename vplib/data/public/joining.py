@@ -195,7 +195,7 @@ def _appearing(out: Path) -> Iterator[Path]:
     place = out.with_name(f".{out.name}.{host}-{os.getpid()}.tmp")
     try:
         with files.explained(out):
-            place.mkdir()
+            files.folder(place)
             yield place
             _take_name(place, out)
     finally:
