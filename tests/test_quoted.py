@@ -66,7 +66,7 @@ def test_a_difference_of_the_sweep(monkeypatch):
         for s in range(3)
     ]
     rows[0]["value"] += 0.03
-    monkeypatch.setattr(claims, "tables", lambda: (pd.DataFrame(rows), None))
+    monkeypatch.setattr(claims, "tables", lambda place: (pd.DataFrame(rows), None))
     text = quoted.filled("<!--q motion none minus other-->?<!--/q-->", {}, where="page")
     gaps = np.array([13, 10, 10])
     half = 4.303 * gaps.std(ddof=1) / 3**0.5

@@ -8,6 +8,7 @@ from the published tables alone.
 import math
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -285,11 +286,13 @@ def board(scores: pd.DataFrame | None = None) -> pd.DataFrame:
     return frame
 
 
-def tables() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`sweep.csv` and `seeds.csv`, with numbers as such; without rows where there is no file."""
+def tables(place: Path | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`sweep.csv` and `seeds.csv` of the reports in `place` (default: those of runs), with numbers
+    as such; without rows where there is no file.
+    """
     found = []
     for name, columns in ((sweep.TABLE, sweep.COLUMNS), ("seeds", results.RECORD)):
-        frame = pd.DataFrame(results.read(name), columns=columns)
+        frame = pd.DataFrame(results.read(name, place), columns=columns)
         found.append(frame.assign(**{key: pd.to_numeric(frame[key]) for key in ("seed", "value")}))
     return found[0], found[1]
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from vplib import claims, comparisons, environment, files, paths
 
-HEADLINE = paths.ROOT / "reports" / "tables" / "headline.csv"
+REPORTS = paths.ROOT / "reports"
+HEADLINE = REPORTS / "tables" / "headline.csv"
 MARK = re.compile(r"<!--q ([^>]*?)-->.*?<!--/q-->", re.DOTALL)
 SCALES = ("lesson", "study")
 MISSING = "not yet run"
@@ -65,7 +66,7 @@ def told(row: dict | None) -> str:
 
 def difference(task: str, one: str, other: str) -> str:
     """A paired difference of two ablations over their training seeds, in words."""
-    scores, _ = claims.tables()
+    scores, _ = claims.tables(REPORTS)
     found = comparisons.between(*(comparisons.each(scores, task, whose) for whose in (one, other)))
     if found is None:
         return MISSING
