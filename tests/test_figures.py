@@ -371,7 +371,8 @@ def test_areas_in_a_light_colour_have_an_outline_that_stands_out():
         drawn = [bar for bar in ax.patches if np.isfinite(bar.get_height()) and bar.get_height()]
         assert len(drawn) >= 2
         for bar in drawn:
-            assert bar.get_linewidth() > 0 and figures.contrast(to_hex(bar.get_edgecolor())) >= 3
+            assert bar.get_linewidth() > 0 and bar.get_edgecolor()[3] == 1
+            assert figures.contrast(to_hex(bar.get_edgecolor())) >= 3
 
 
 DRAWS = {"plot", "scatter", "hlines", "vlines", "axhline", "axvline", "text", "annotate", "step"}
@@ -390,6 +391,8 @@ def test_no_line_marker_or_word_has_the_colour_of_an_area(notebook):
     for node in ast.walk(tree):  # what is made of such a colour has it, too
         if isinstance(node, ast.Assign) and named(node.value) & pale:
             pale |= {n.id for target in node.targets for n in ast.walk(target) if hasattr(n, "id")}
+        if isinstance(node, ast.For) and named(node.iter) & pale:
+            pale |= {n.id for n in ast.walk(node.target) if hasattr(n, "id") and "color" in n.id}
     if notebook == "60_paper_figures":
         assert {"tier", "shades"} <= pale
     calls = [c for c in ast.walk(tree) if isinstance(c, ast.Call)]
