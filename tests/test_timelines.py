@@ -67,6 +67,15 @@ def test_classes_beyond_the_colours_are_light_grey_and_have_no_curve():
     assert light == [(12, 14), (14, 16)]
 
 
+def test_every_curve_stands_out_from_white():
+    names = [f"class {k}" for k in range(len(timelines.SEVERAL) + 2)]
+    _, ax = plt.subplots()
+    times = np.array([[0.0, 1.0], [1.0, 2.0]])
+    timelines.curves(ax, times, np.zeros((2, len(names))), names, seconds=2.0)
+    assert len(ax.lines) == len(names)
+    assert all(figures.contrast(to_hex(line.get_color())) >= 3 for line in ax.lines)
+
+
 @pytest.mark.parametrize(
     "seconds, scale, word",
     [(180, 1, "time (s)"), (181, 60, "time (min)"), (10801, 3600, "time (h)")],

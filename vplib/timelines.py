@@ -75,7 +75,7 @@ def curves(
     *,
     seconds: float,
 ) -> int:
-    """A curve a name through the centres of windows, in the colours of SEVERAL, then light grey;
+    """A curve a name through the centres of windows, in the colours of SEVERAL, then grey;
     returns the seconds of the axis' unit.
     """
     scale, word = clock(seconds)

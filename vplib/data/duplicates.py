@@ -55,7 +55,8 @@ class Pictures(NamedTuple):
 class Match(NamedTuple):
     """The evaluation clip that a clip shows: `score` is the mean correlation of their pictures,
     `moving` that of the changes from each to the next, which a still camera leaves apart (None where
-    too little changes in both), `shift` the seconds from its beginning to the clip's, `part` its top, left, height and width
+    too little changes in both), `shift` the seconds from its beginning to the clip's, `part` its
+    top, left, height and width
     that the clip shows, as shares.
     """
 
@@ -141,8 +142,9 @@ class Evaluation:
         """
         proposed = self._proposed(clip, [*leave])
         found = [self._fitted(clip, *divmod(one, len(VIEWS))) for one in proposed]
-        best = (lambda one: (one.copy, one.still, one.score))
-        return max(filter(None, found), key=best, default=None)
+        return max(
+            filter(None, found), key=lambda one: (one.copy, one.still, one.score), default=None
+        )
 
     def _proposed(self, clip: Pictures, leave: list[int]) -> list[int]:
         """The likeliest clips with their views, numbered as _starts."""
