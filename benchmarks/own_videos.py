@@ -1,6 +1,6 @@
 """What adapting buys on a folder of one's own videos: four ways of fine-tuning, and stage 2 first.
 
-    python benchmarks/own_videos.py FOLDER            prints the table; not yet run
+    python benchmarks/own_videos.py FOLDER            prints the table
     python benchmarks/own_videos.py FOLDER --record   also writes reports/tables/own_videos.csv
 
 FOLDER has `train/` and `val/` with a metadata.jsonl each. Classes with fewer than five training clips
