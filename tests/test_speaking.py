@@ -81,12 +81,26 @@ def test_items_are_texts_beside_the_tokens_of_their_clip(words):
     of = spoken.texts(words, [[(ASK, "red")], [(ASK, "blue")]], length=10)
     corpus = spoken.Spoken(of, tokens, np.array([2, 0]))
     assert len(corpus) == 2 and (corpus[0]["tokens"] == tokens[2]).all()
-    assert (
-        set(corpus[1]) == {"tokens", "ids", "keep", "said"} and "tokens" not in spoken.Spoken(of)[0]
-    )
+    assert set(corpus[1]) == {"tokens", "ids", "keep", "said"}
     stream = cached.stream({"x": corpus}, {"x": 1.0}, steps=3, batch=2, mixing="plain", seed=0)
     batch = next(stream)
     assert batch["tokens"].shape == (2, 6, 16) and batch["said"].sum() == 4
+
+
+def test_texts_of_one_length_are_together_without_padding_and_none_is_lost(words):
+    turns = [[(ASK, "red")], [("caption:", "a thing")], [(ASK, "blue"), (ASK, "red")]]
+    of = spoken.texts(words, turns, length=20)
+    found = spoken.by_length(of, step=6)
+    assert [(rows.tolist(), part.ids.shape[1]) for rows, part in found] == [
+        ([1], 6),
+        ([0], 12),
+        ([2], 18),
+    ]
+    for rows, part in found:
+        assert part.keep.sum() == of.keep[rows].sum() and part.said.sum() == of.said[rows].sum()
+        assert (part.ids[part.keep] == of.ids[rows][of.keep[rows]]).all()
+    ((rows, part),) = spoken.by_length(of, step=64)
+    assert rows.tolist() == [0, 1, 2] and part.ids.shape == of.ids.shape
 
 
 def test_documents_tell_of_a_clip_before_they_ask_about_it():
@@ -101,18 +115,62 @@ def test_documents_tell_of_a_clip_before_they_ask_about_it():
     ]
     found = spoken.documents(["a thing"], clips, asked, seed=0)
     assert found == spoken.documents(["a thing"], clips, asked, seed=0)
-    assert found.count([("caption:", "a thing")]) == 1 and len(found) == 41
+    spoken_of = [(told, turns) for told, turns in found if turns[0][0] == spoken.CAPTION]
+    assert len(found) == 81 and spoken_of.count(("", [("caption:", "a thing")])) == 1
+    pairs = {(told, said) for told, ((_, said),) in spoken_of}
+    blue = clips[1]
+    assert pairs == {("", "a thing"), ("", "a red ring."), (blue[0], blue[1]), (blue[1], blue[0])}
     begins, others = set(), 0
-    for text_of in [one for one in found if one[0][0] != "caption:"]:
-        given, _, _ = text_of[0][0].partition(" question")
-        begins.add(given)
-        answers_of = {answer for _, answer in text_of[-2:]}
-        assert answers_of == ({"red", "ring"} if "red" in given else {"blue", "star"})
-        others += len(text_of) - 2
-    assert begins == {"a red ring.", "a blue star.", "one blue star."} and 20 < others < 60
+    for told, turns in [one for one in found if one[1][0][0] != spoken.CAPTION]:
+        begins.add(told)
+        answers_of = {answer for _, answer in turns[-2:]}
+        assert answers_of == ({"red", "ring"} if "red" in told else {"blue", "star"})
+        others += len(turns) - 2
+    assert begins == {"a red ring.", *blue} and 20 < others < 60
     # A clip that nobody described is asked about all the same.
     alone = spoken.documents([], [[]], [(0, "question: what? answer:", "red")], seed=0)
-    assert len(alone) == 1 and {prompt[:9] for prompt, _ in alone[0]} == {"question:"}
+    assert [(told, {prompt[:9] for prompt, _ in turns}) for told, turns in alone] == [
+        ("", {"question:"})
+    ]
+
+
+def test_bags_hold_each_word_once_in_order_and_not_all_have_as_many(words):
+    descriptions = ["it is a red thing", "", "blue"] + ["what colour is it a red thing"] * 200
+    told = spoken.bags(words, descriptions, count=4, seed=0)
+    assert all(
+        (a == b).all()
+        for a, b in zip(told, spoken.bags(words, descriptions, count=4, seed=0), strict=True)
+    )
+    for row, pieces in enumerate(words.pieces(descriptions)):
+        bag = told.bag[row]
+        assert told.ids[row, : len(pieces)].tolist() == pieces and (bag >= 0).sum() == len(pieces)
+        assert (np.diff(bag[: len(pieces)]) >= 0).all() and (bag[len(pieces) :] == -1).all()
+        assert {*bag[bag >= 0].tolist()} == {*range(bag.max() + 1)}
+    assert {*(told.bag[3:].max(1) + 1).tolist()} == {2, 3, 4}  # bags of seven words
+    assert len({tuple(row) for row in told.bag[3:]}) > 20  # cut at random
+    item = spoken.Read(spoken.texts(words, [[(ASK, "red")]], length=9), told, 4)[0]
+    assert item["bags"].shape == (told.ids.shape[1], 4) and item["bags"].sum() == 5
+    assert (item["bags"].argmax(1)[:5] == told.bag[0, :5]).all()
+
+
+def test_what_is_told_stands_as_sums_of_words_where_a_clip_will(words):
+    lm = decoder(words)
+    of = spoken.texts(words, [[(ASK, "red")], [(ASK, "blue")]], length=10)
+    told = spoken.bags(words, ["it is a red thing", ""], count=2, seed=0)
+    read = spoken.Read(of, told, 2)
+    batch = {key: np.stack([read[k][key] for k in (0, 1)]) for key in read[0]}
+    loss = jax.jit(lambda batch: speaking.reading_loss(lm, batch)[0])
+    known = float(loss(batch))
+    seen = np.zeros((2, 2, 16), np.float32)
+    for place, number in zip(told.ids[0], told.bag[0], strict=True):
+        seen[0, number] += np.asarray(lm.embed(jnp.asarray(place)[None, None]))[0, 0]
+    there = np.array([[True, True], [False, False]])
+    each, _ = decoders.log_probabilities(
+        lm, jnp.asarray(seen), jnp.asarray(there), jnp.asarray(of.ids), jnp.asarray(of.keep)
+    )
+    assert known == pytest.approx(-float((each * of.said).sum()) / of.said.sum(), rel=1e-5)
+    other = batch | {"bags": batch["bags"][:, :, ::-1]}  # of which word is where it depends
+    assert float(loss(other)) != pytest.approx(known, abs=1e-5)
 
 
 def test_talks_hold_each_question_once_a_few_about_one_clip_each():
@@ -222,7 +280,12 @@ def test_the_bridge_alone_learns_and_answers_what_the_clips_show(words, tmp_path
         decoder(words),
         speaking.reading_loss,
         cached.stream(
-            {"x": spoken.Spoken(read)}, {"x": 1.0}, steps=150, batch=3, mixing="plain", seed=0
+            {"x": spoken.Read(read, spoken.bags(words, [""] * 3, count=1, seed=0), 1)},
+            {"x": 1.0},
+            steps=150,
+            batch=3,
+            mixing="plain",
+            seed=0,
         ),
         steps=150,
         tx=optax.adamw(1e-2),

@@ -80,7 +80,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("speaking.mlp", _flag),
     ("speaking.captions.*", _number(0)),
     (
-        "speaking.models.*.* speaking.queries speaking.heads speaking.vocabulary speaking.length speaking.reading.length",
+        "speaking.models.*.* speaking.queries speaking.heads speaking.vocabulary speaking.length speaking.reading.length speaking.most speaking.bucket",
         _whole(1),
     ),
     ("data.kind", _words("world", "folder", "webdataset")),

@@ -1,4 +1,4 @@
-"""Batches for a language model: texts alone, or clips' tokens with a prompt and what to say of them."""
+"""Batches for a language model: prompts and what to say, about clips' tokens or what was told of clips."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -11,6 +11,7 @@ from vplib.data.cached import CachedCorpus
 CAPTION = "caption:"  # the prompt of a caption
 TURNS = 4  # questions of a text at most, about its clip
 OTHERS = 2  # about other clips, before them
+FEWEST = 0.375  # of the vectors that a clip becomes, bags of a description at least
 Turns = Sequence[tuple[str, str]]  # prompts and what is said to each
 
 
@@ -26,6 +27,13 @@ class Vocabulary(Protocol):
 
     def words(self, ids: Int[np.ndarray, "B L"]) -> list[str]:
         """What rows of ids say, up to the first end."""
+
+
+class Told(NamedTuple):
+    """Descriptions, whose words are put into bags: what a clip's vectors will be, as texts alone have it."""
+
+    ids: Int[np.ndarray, "N T"]
+    bag: Int[np.ndarray, "N T"]  # number of each word's bag; -1 after the last word
 
 
 class Texts(NamedTuple):
@@ -66,6 +74,15 @@ def texts(words: Vocabulary, turns: Sequence[Turns], *, length: int) -> Texts:
     return Texts(ids, keep, said)
 
 
+def by_length(of: Texts, *, step: int) -> list[tuple[Int[np.ndarray, " M"], Texts]]:
+    """The rows of texts whose lengths, rounded up to a multiple of `step`, are equal, and these texts
+    without the padding that none of them needs: shorter batches where all are short.
+    """
+    lengths = -(-of.keep.sum(1) // step) * step
+    found = [(np.flatnonzero(lengths == length), length) for length in np.unique(lengths)]
+    return [(rows, Texts(*(part[rows, :length] for part in of))) for rows, length in found]
+
+
 def talks(asked: Sequence[tuple[int, str, str]], *, seed: int) -> list[tuple[int, Turns]]:
     """Questions (row of a clip, prompt, answer) as texts of up to TURNS about one clip, with its row:
     the clip is looked at once for all of them. Each is in one text, in an order drawn for its clip.
@@ -83,25 +100,46 @@ def talks(asked: Sequence[tuple[int, str, str]], *, seed: int) -> list[tuple[int
 
 def documents(
     captions: Sequence[str], clips: Sequence[Sequence[str]], asked: Sequence[tuple[int, str, str]], *, seed: int
-) -> list[Turns]:
-    """What our language models read before they are frozen, in an order of its own: the captions,
-    and the `talks` about clips.
+) -> list[tuple[str, Turns]]:
+    """What our language models read before they are frozen, in an order of its own: what was told
+    before ("" for nothing), and prompts with what is said.
 
-    Each of these begins with one of the clip's captions, then come up to OTHERS questions about
-    other clips, as examples stand in prompts, then those about the clip, all with their answers.
-    Captions of clips and questions are prompts, of which nothing is learned: what is asked next is
-    chance. So the model learns to answer from what was said of a clip, and what the bridge says in
-    vectors takes the caption's place. Our choice: PaLM-2, which the paper takes, can do that.
+    These are the captions, of which nothing is told before; one of each clip's own captions, with
+    another told before, where there are several; and the `talks` about clips, with one of the clip's
+    captions told before, and up to OTHERS questions about other clips first, as examples stand in
+    prompts. Nothing is learned of prompts and of what is told: what is asked next is chance. So the
+    model learns to speak of what it was told, and what the bridge says in vectors takes that place.
+    Our choice: PaLM-2, which the paper takes, can do that.
     """
     rng = np.random.default_rng(seed)
-    found = [[(CAPTION, one)] for one in captions]
+    found = [("", [(CAPTION, one)]) for one in captions]
+    for own in filter(len, clips):
+        said, *given = rng.permutation(len(own))[:2]
+        found.append((own[given[0]] if given else "", [(CAPTION, own[said])]))
     for row, turns in talks(asked, seed=seed):
         others = [asked[k][1:] for k in rng.integers(len(asked), size=rng.integers(OTHERS + 1))]
-        text = [*others, *turns]
-        if len(clips[row]):
-            text[0] = f"{rng.choice(clips[row])} {text[0][0]}", text[0][1]
-        found.append(text)
+        found.append((str(rng.choice(clips[row])) if len(clips[row]) else "", [*others, *turns]))
     return [found[k] for k in rng.permutation(len(found))]
+
+
+def bags(words: Vocabulary, descriptions: Sequence[str], *, count: int, seed: int) -> Told:
+    """Each description's words in their order, cut at random into up to `count` bags, and no fewer
+    than FEWEST of `count` where it has as many words. An empty one has none.
+
+    The vectors that a bridge makes of a clip are no words: each holds several at once. A language
+    model as small as ours cannot read such vectors if it has only ever read words (LOG.md).
+    """
+    rng, pieces = np.random.default_rng(seed), words.pieces(descriptions)
+    ids = np.full((len(pieces), max(map(len, pieces), default=0)), words.end, np.int32)
+    bag = np.full(ids.shape, -1, np.int16)
+    for row, some in enumerate(pieces):
+        ids[row, : len(some)] = some
+        if some:
+            wanted = rng.integers(max(round(FEWEST * count), 1), count + 1)
+            cuts = rng.permutation(len(some) - 1)[: wanted - 1]
+            begins = np.isin(np.arange(len(some) - 1), cuts)
+            bag[row, : len(some)] = np.concatenate([[0], begins.cumsum()])
+    return Told(ids, bag)
 
 
 def following(words: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
@@ -110,16 +148,13 @@ def following(words: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
 
 
 class Spoken(CachedCorpus):
-    """Tokens of clips and what is said of them: an item for each text, about the clip of its row.
-
-    Without tokens the texts alone.
-    """
+    """Tokens of clips and what is said of them: an item for each text, about the clip of its row."""
 
     def __init__(
         self,
         of: Texts,
-        tokens: Float16[np.ndarray, "C S D"] | None = None,
-        rows: Int[np.ndarray, " N"] | None = None,
+        tokens: Float16[np.ndarray, "C S D"],
+        rows: Int[np.ndarray, " N"],
     ):
         self.of, self.tokens, self.rows, self.images = of, tokens, rows, False
 
@@ -127,8 +162,27 @@ class Spoken(CachedCorpus):
         return len(self.of.ids)
 
     def __repr__(self) -> str:  # Grain puts this into its checks
-        return f"Spoken({self.of.ids.shape}, {None if self.tokens is None else self.tokens.shape})"
+        return f"{type(self).__name__}({self.of.ids.shape}, {self.tokens.shape})"
 
     def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
         own = {key: getattr(self.of, key)[index] for key in ("ids", "keep", "said")}
-        return own if self.tokens is None else own | {"tokens": self.tokens[self.rows[index]]}
+        return own | {"tokens": self.tokens[self.rows[index]]}
+
+
+class Read(CachedCorpus):
+    """What is said after what was told: an item for each text, with `bags` (T,N), which says of each
+    word that was told in which of N bags it is."""
+
+    def __init__(self, of: Texts, told: Told, count: int):
+        self.of, self.told, self.count, self.images = of, told, count, False
+
+    def __len__(self) -> int:
+        return len(self.of.ids)
+
+    def __repr__(self) -> str:  # Grain puts this into its checks
+        return f"Read({self.of.ids.shape}, {self.told.ids.shape}, {self.count})"
+
+    def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
+        own = {key: getattr(self.of, key)[index] for key in ("ids", "keep", "said")}
+        bags = self.told.bag[index][:, None] == np.arange(self.count)
+        return own | {"told": self.told.ids[index], "bags": bags}

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Int
 
 from vplib.method.losses import continuation
+from vplib.model.attention import product
 from vplib.model.resampler import Resampler
 
 
@@ -40,9 +41,11 @@ def reading_loss(
 ):
     """The same of texts alone: what the language model learns before it is frozen.
 
-    A batch is {ids (B,L), keep (B,L), said (B,L)}, as above. The first token of a text has nothing
-    before it to follow from and does not count.
+    A batch is {told (B,T), bags (B,T,N), ids (B,L), keep (B,L), said (B,L)}, the last three as above.
+    Where a clip's vectors will be stand those of its description: sums of the embedded words `told`
+    of a bag each (`data.spoken.bags`). A text of which nothing was told begins with its own words, and
+    the first, which has nothing before it to follow from, does not count. Our choice.
     """
-    ids, keep = batch["ids"], batch["keep"]
-    nothing = jnp.zeros((len(ids), 0, lm.width))
-    return continuation(lm, nothing, keep[:, :0], ids, keep, batch["said"]), {}
+    inside = jnp.swapaxes(batch["bags"], 1, 2)
+    seen = product(inside.astype(jnp.float32), lm.embed(batch["told"]))
+    return continuation(lm, seen, inside.any(-1), batch["ids"], batch["keep"], batch["said"]), {}
