@@ -17,7 +17,7 @@ from vplib import claims, comparisons, environment, files, paths
 REPORTS = paths.ROOT / "reports"
 HEADLINE = REPORTS / "tables" / "headline.csv"
 MARK = re.compile(r"<!--q ([^>]*?)-->.*?<!--/q-->", re.DOTALL)
-SCALES = ("lesson", "study")
+SCALES = ("lesson", "study")  # columns of the README's table
 MISSING = "not yet run"
 TABLE = {  # what the README's table calls a row of the headline table
     "Motion, probe on stage 2": "motion_stage2_top1",
@@ -94,7 +94,7 @@ def filled(text: str, known: dict, *, where: str) -> str:
         words = found[1].split()
         if words == ["table"]:
             inside = f"\n\n{table(known)}\n\n"
-        elif len(words) == 2 and words[1] in SCALES:
+        elif len(words) == 2 and words[1] in (*SCALES, "sweep"):
             inside = told(known.get(tuple(words)))
         elif len(words) == 4 and words[2] == "minus":
             inside = difference(words[0], words[1], words[3])

@@ -1,6 +1,6 @@
 """Batches for a language model: prompts and what to say, about clips' tokens or what was told of clips."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -147,42 +147,45 @@ def following(words: Vocabulary, texts: Sequence[str]) -> list[list[int]]:
     return words.pieces([f" {text}" for text in texts])
 
 
-class Spoken(CachedCorpus):
-    """Tokens of clips and what is said of them: an item for each text, about the clip of its row."""
+class _Said(CachedCorpus):
+    """An item for each text."""
+
+    def __init__(self, of: Texts):
+        self.of, self.images = of, False
+
+    def __len__(self) -> int:
+        return len(self.of.ids)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {key: getattr(self.of, key)[index] for key in ("ids", "keep", "said")}
+
+
+class Spoken(_Said):
+    """Texts about clips, with the tokens of the clip of its row."""
 
     def __init__(
-        self,
-        of: Texts,
-        tokens: Float16[np.ndarray, "C S D"],
-        rows: Int[np.ndarray, " N"],
+        self, of: Texts, tokens: Float16[np.ndarray, "C S D"], rows: Int[np.ndarray, " N"]
     ):
-        self.of, self.tokens, self.rows, self.images = of, tokens, rows, False
-
-    def __len__(self) -> int:
-        return len(self.of.ids)
+        super().__init__(of)
+        self.tokens, self.rows = tokens, rows
 
     def __repr__(self) -> str:  # Grain puts this into its checks
-        return f"{type(self).__name__}({self.of.ids.shape}, {self.tokens.shape})"
+        return f"Spoken({self.of.ids.shape}, {self.tokens.shape})"
 
-    def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
-        own = {key: getattr(self.of, key)[index] for key in ("ids", "keep", "said")}
-        return own | {"tokens": self.tokens[self.rows[index]]}
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return super().__getitem__(index) | {"tokens": self.tokens[self.rows[index]]}
 
 
-class Read(CachedCorpus):
-    """What is said after what was told: an item for each text, with `bags` (T,N), which says of each
-    word that was told in which of N bags it is."""
+class Read(_Said):
+    """Texts after what was told, with `bags` (T,N): whether a word that was told is in a bag of N."""
 
     def __init__(self, of: Texts, told: Told, count: int):
-        self.of, self.told, self.count, self.images = of, told, count, False
-
-    def __len__(self) -> int:
-        return len(self.of.ids)
+        super().__init__(of)
+        self.told, self.count = told, count
 
     def __repr__(self) -> str:  # Grain puts this into its checks
         return f"Read({self.of.ids.shape}, {self.told.ids.shape}, {self.count})"
 
-    def __getitem__(self, index: int) -> Mapping[str, np.ndarray]:
-        own = {key: getattr(self.of, key)[index] for key in ("ids", "keep", "said")}
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         bags = self.told.bag[index][:, None] == np.arange(self.count)
-        return own | {"told": self.told.ids[index], "bags": bags}
+        return super().__getitem__(index) | {"told": self.told.ids[index], "bags": bags}
