@@ -42,14 +42,16 @@ def test_options_of_a_group_set_the_same_keys(group, write_notebook):
     declares them.
 
     But for text_norm, of LvT-g alone, and joint, of one ablation: in every file they would make the
-    recorded runs those of another configuration; and for the sizes of language models, whose names are one's own.
+    recorded runs those of another configuration; and for language models and kinds of questions,
+    whose names are one's own.
     """
     # This notebook uses every section.
     (paths.CONF / "90_toy.yaml").write_text("defaults: [base, _self_]\nname: 90_toy\n")
     options = config.groups()[group]
     keys = [
         {*config._leaves(load("90_toy", [f"{group}={option}", f"tag={option}"]))}
-        - {"model.text_norm", "model.joint", *(f"speaking.models.large.{size}" for size in SIZES)}
+        - {"model.text_norm", "model.joint", "speaking.apart.motion"}
+        - {f"speaking.models.large.{size}" for size in SIZES}
         for option in options
     ]
     assert keys == [keys[0]] * len(options)
@@ -181,6 +183,13 @@ def assert_refused(name, overrides, words, out):
 )
 def test_a_mistake_in_what_evaluation_asks_for_is_one_sentence(overrides, words, out):
     assert_refused("41_retrieval_zero_shot", overrides, words, out)
+
+
+def test_shares_of_kinds_of_questions_must_leave_what_they_say(out):
+    words = (
+        "shares of speaking.apart must not sum to more than 1, given {'motion': 0.7, 'count': 0.4}"
+    )
+    assert_refused("42_captioning_qa", "speaking.apart={motion:0.7,count:0.4}", words, out)
 
 
 def test_unknown_notebook_lists_the_known_ones(out):

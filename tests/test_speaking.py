@@ -103,6 +103,21 @@ def test_texts_of_one_length_are_together_without_padding_and_none_is_lost(words
     assert rows.tolist() == [0, 1, 2] and part.ids.shape == of.ids.shape
 
 
+def test_a_lesson_keeps_its_share_however_its_texts_are_cut_by_length(words):
+    about = [
+        (7, [(ASK, "red")]),
+        (3, [("caption:", "a thing")]),
+        (7, [(ASK, "blue"), (ASK, "red")]),
+    ]
+    found = spoken.lessons(words, "talk", "clips", about, share=0.6, length=20, step=6)
+    assert [*found] == ["talk to 6", "talk to 12", "talk to 18"]
+    assert [one.rows.tolist() for one in found.values()] == [[3], [7], [7]]
+    assert all(one.corpus == "clips" for one in found.values())
+    assert np.allclose([one.share for one in found.values()], 0.2)
+    (whole,) = spoken.lessons(words, "talk", "clips", about, share=0.6, length=20, step=64).values()
+    assert whole.rows.tolist() == [7, 3, 7] and whole.share == 0.6
+
+
 def test_documents_tell_of_a_clip_before_they_ask_about_it():
     clips = [["a red ring."], ["a blue star.", "one blue star."]] * 20
     asked = [

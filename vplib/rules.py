@@ -76,7 +76,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
     ("model.joint", _flag),
     ("model.aux_layers", _whole(0)),
     ("model.*", _whole(1)),
-    ("speaking.share", _number(0, 1)),
+    ("speaking.share speaking.apart.*", _number(0, 1)),
     ("speaking.mlp", _flag),
     ("speaking.captions.*", _number(0)),
     (
@@ -129,7 +129,7 @@ RULES = (  # patterns of keys, and what these accept; the first that fits. Every
 # Sections whose keys are names of yours; given as {name: ...}.
 OPEN = (
     *("data.corpora", "data.tasks", "data.families", "data.benchmarks"),
-    *("speaking.models", "speaking.captions"),
+    *("speaking.models", "speaking.captions", "speaking.apart"),
 )
 AT_MOST = (
     ("stage1.warmup", "stage1.steps"),

@@ -83,6 +83,40 @@ def by_length(of: Texts, *, step: int) -> list[tuple[Int[np.ndarray, " M"], Text
     return [(rows, Texts(*(part[rows, :length] for part in of))) for rows, length in found]
 
 
+class Lesson(NamedTuple):
+    """Texts of one length about clips of a corpus, which clip each is about, and the share of the
+    batches that these texts have.
+    """
+
+    corpus: str
+    rows: Int[np.ndarray, " N"]
+    texts: Texts
+    share: float
+
+
+def lessons(
+    words: Vocabulary,
+    name: str,
+    corpus: str,
+    about: Sequence[tuple[int, Turns]],
+    *,
+    share: float,
+    length: int,
+    step: int,
+) -> dict[str, Lesson]:
+    """What is said about clips (row, text) as a lesson for each length, which share what all have by
+    how many texts they are. Raises ValueError as `texts`.
+    """
+    whole = texts(words, [text for _, text in about], length=length)
+    rows = np.array([row for row, _ in about])
+    return {
+        f"{name} to {some.ids.shape[1]}": Lesson(
+            corpus, rows[which], some, share * len(which) / len(rows)
+        )
+        for which, some in by_length(whole, step=step)
+    }
+
+
 def talks(asked: Sequence[tuple[int, str, str]], *, seed: int) -> list[tuple[int, Turns]]:
     """Questions (row of a clip, prompt, answer) as texts of up to TURNS about one clip, with its row:
     the clip is looked at once for all of them. Each is in one text, in an order drawn for its clip.
