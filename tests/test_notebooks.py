@@ -65,6 +65,14 @@ def test_what_an_exercise_asks_for_runs(command):
     run.run(name, [*overrides, "scale=smoke"])
 
 
+def test_a_bridge_is_trained_to_the_language_model_of_a_voice():
+    voice = paths.OUT / "runs/.scratch/42_captioning_qa/world-smoke-none-s0/voice"
+    run.run("42_captioning_qa", ["scale=smoke", "tag=given", f"speaking.lm={voice}"])
+    told = voice.parents[1] / "given"
+    assert (told / "voice" / "lm.npz").read_bytes() == (voice / "lm.npz").read_bytes()
+    assert "captioning_cider_stage2" in json.loads((told / "metrics.json").read_text())["rows"]
+
+
 def test_exercises_ask_for_something():
     assert len(asked()) >= 5
 

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 import toy
 from flax import nnx
@@ -233,6 +234,21 @@ def test_questions_about_one_clip_are_one_draw():
     assert of.scores() == pytest.approx(np.array([[2 / 3, 1.0]])) and of.chance() == pytest.approx(
         0.3
     )
+
+
+def test_answers_are_scored_by_kind_and_together_by_clip():
+    asked = pd.DataFrame(
+        [(0, "count", "two", 0.5), (1, "motion", "moves left", 0.1), (0, "motion", "shakes", 0.1)],
+        columns=["row", "kind", "answer", "chance"],
+    )
+    found = speech.by_kind(["Two!", "moves right", "shakes"], asked)
+    assert {kind: one.scores().tolist() for kind, one in found.items()} == {
+        "count": [[1.0]],
+        "motion": [[0.0, 1.0]],
+        "all": [[1.0, 0.0]],
+    }
+    assert found["motion"].chance() == pytest.approx(0.1)
+    assert found["all"].chance() == pytest.approx(0.2)
 
 
 def test_rows_are_of_every_encoder_and_of_what_ours_has_more():

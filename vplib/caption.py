@@ -1,4 +1,4 @@
-"""Say what videos show, or answer a question about each: `python -m vplib.caption --voice FOLDER VIDEO ...`.
+"""Say what videos show, or answer a question about each: `python -m vplib.caption VIDEO ...`.
 
 Encoder, language model and resampler are those of a run of 42_captioning_qa. Our language models
 read texts about the embedded world alone: of other videos they say what they would say of that world.
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from vplib import environment, files
+from vplib import environment, files, paths
 from vplib.data import pipeline, text
 from vplib.data.spoken import CAPTION
 from vplib.data.video import VideoError
@@ -107,8 +107,8 @@ def _arguments() -> argparse.Namespace:
         "--voice",
         metavar="FOLDER",
         type=Path,
-        required=True,
-        help="voice/ of a run of 42_captioning_qa",
+        default=paths.REPORTS / "voice",
+        help="voice/ of a run of 42_captioning_qa; what is shipped where none is given",
     )
     parser.add_argument(
         "--lm", metavar="FOLDER", type=Path, help="the public language model that it was run with"

@@ -152,6 +152,19 @@ def answered(
     return Answers(ANSWERING, np.stack(outputs), np.asarray(chance, float))
 
 
+def by_kind(found: Sequence[str], asked: pd.DataFrame) -> dict[str, Answers]:
+    """How answers to a table of questions (`row` of the clip, `kind`, `answer`, `chance`) score: of
+    each kind, and of `all` as `by_clip`, the questions of one seed.
+    """
+
+    def score(some: pd.DataFrame) -> Answers:
+        said = [found[place] for place in asked.index.get_indexer(some.index)]
+        return answered([said], [*some["answer"]], [*some["chance"]])
+
+    kinds = {kind: score(some) for kind, some in asked.groupby("kind")}
+    return kinds | {"all": by_clip(score(asked), asked["row"].to_numpy())}
+
+
 def by_clip(of: Answers, clips: Int[np.ndarray, " Q"]) -> Answers:
     """The mean over each clip's questions: questions about one clip are no independent draws, clips
     are. `clips`: which clip each question is about."""
