@@ -286,15 +286,18 @@ def code(path) -> list[str]:
 
 
 RUN = """
-import json, resource, sys
+import json, pathlib, re, resource, sys
 import matplotlib
 matplotlib.use("agg")
 scope = {}
 for cell in json.load(open(sys.argv[1]))["cells"]:
     if cell["cell_type"] == "code":
         exec(compile("".join(cell["source"]), "cell", "exec"), scope)
-used = resource.getrusage(resource.RUSAGE_SELF)
-print(used.ru_utime + used.ru_stime, used.ru_maxrss / 1e6)
+used, status = resource.getrusage(resource.RUSAGE_SELF), pathlib.Path("/proc/self/status")
+peak = used.ru_maxrss  # on Linux at least that of the process that started this one
+if status.exists():
+    peak = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1])
+print(used.ru_utime + used.ru_stime, peak / 1e6)
 """
 
 

@@ -362,13 +362,9 @@ def _check(cfg: DictConfig, name: str) -> None:
             f"given {_cut(cfg.lit.last_corpus)}"
         )
     if "speaking" in cfg and sum(cfg.speaking.apart.values()) > 1:
-        raise ConfigError(
-            f"the shares of speaking.apart must not sum to more than 1, given {dict(cfg.speaking.apart)}"
-        )
+        raise ConfigError("the shares of speaking.apart sum to more than 1: make them smaller")
     if "stage2" in cfg and not (cfg.stage2.local_loss or cfg.stage2.global_loss):
-        raise ConfigError(
-            "stage2.local_loss and stage2.global_loss are both false: nothing would be learned"
-        )
+        raise ConfigError("stage2.local_loss and global_loss are false: nothing would be learned")
 
 
 def _check_data(data: DictConfig) -> None:
