@@ -139,7 +139,6 @@ def test_commands_of_the_notebooks_compose_beside_the_committed_runs(out):
 
 SWEEP = ("49_baselines",)  # look at the trainings of the sweep, not of a lesson
 NOT_RUN = (
-    "42_captioning_qa",
     "50_ablations",
     "51_scaling",
     "52_scores",

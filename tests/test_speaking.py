@@ -1,5 +1,7 @@
 """A frozen encoder and a frozen language model with a trained bridge: what it learns, what it says."""
 
+import hashlib
+import json
 import subprocess
 import sys
 from functools import partial
@@ -13,14 +15,15 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib import caption, paths
+from vplib import caption, paths, shipped
 from vplib.data import cached, spoken, text
-from vplib.evaluate import answers, speech, talk, tasks
+from vplib.evaluate import answers, captioning, features, speech, talk, tasks
 from vplib.method import speaking
 from vplib.model import checkpoints, decoders, resampler
 from vplib.model.checkpoints import CheckpointError
 from vplib.model.resampler import Resampler
 from vplib.train import loop
+from vplib.world import corpora, families
 
 COLOURS = ("red", "green", "blue")
 ASK = "question: what colour is it? answer:"
@@ -387,6 +390,31 @@ def test_what_42_leaves_speaks_of_any_video(voice, tmp_path):
     assert "Traceback" not in done.stderr
     said = caption.load(voice).say(tmp_path / "clip.mp4", answers.prompt("what shape is it?"))
     assert done.stdout.strip().endswith(f"clip.mp4: {said or '(nothing)'}")
+
+
+def test_the_shipped_voice_is_what_its_manifest_says_and_speaks_of_what_it_sees(tmp_path):
+    told = json.loads((shipped.VOICE / "manifest.json").read_text())
+    assert told["files"].keys() == {*caption.FILES.values()}
+    for name, entry in told["files"].items():
+        data = (shipped.VOICE / name).read_bytes()
+        assert entry == {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}, name
+    seen = checkpoints.flatten(features.encoder_of(checkpoints.load(shipped.VOICE / "encoder.npz")))
+    whole = checkpoints.load(shipped.WEIGHTS / "study-stage2.npz")
+    assert checkpoints.digest(seen) == checkpoints.digest(
+        checkpoints.flatten(features.encoder_of(whole))
+    )
+    voice, look = caption.load(shipped.VOICE), dict(resolution=56, frames=16, fps=8.0, seed=5)
+    said, references = [], []
+    source = families.source("captioning/test", 12, **look)
+    for k in range(len(source)):
+        (tmp_path / f"{k}.mp4").write_bytes(source[k].video)
+        said.append(captioning.ptb_like(voice.say(tmp_path / f"{k}.mp4", spoken.CAPTION)))
+        subject = corpora.scene("captioning/test", k, seed=look["seed"])
+        told = corpora.truth(subject, frames=look["frames"], fps=look["fps"])
+        references.append([captioning.ptb_like(one) for one in told["captions_reference"]])
+    own = captioning.cider_d(said, references).mean()
+    others = captioning.cider_d(said, references[1:] + references[:1]).mean()
+    assert own > 2 * others and own > 0.8
 
 
 def test_a_voice_whose_parts_do_not_fit_is_one_sentence(voice, words):

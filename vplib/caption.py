@@ -108,7 +108,7 @@ def _arguments() -> argparse.Namespace:
         metavar="FOLDER",
         type=Path,
         default=paths.REPORTS / "voice",
-        help="voice/ of a run of 42_captioning_qa; reports/voice, which is not shipped yet, unless given",
+        help="voice/ of a run of 42_captioning_qa; reports/voice unless given",
     )
     parser.add_argument(
         "--lm", metavar="FOLDER", type=Path, help="the public language model that it was run with"

@@ -21,6 +21,7 @@ MAIN = (
     "31_lit_tuning",
     "40_classification_localization",
     "41_retrieval_zero_shot",
+    "42_captioning_qa",
     "43_science",
     "44_public_weights",
     "45_own_classifier",
@@ -32,6 +33,7 @@ TRAINING = ("20_stage1", "30_stage2", "31_lit_tuning")
 MEASURED = (
     "40_classification_localization",
     "41_retrieval_zero_shot",
+    "42_captioning_qa",
     "43_science",
     "47_beyond_the_anchors",
 )
