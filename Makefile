@@ -32,7 +32,7 @@ setup: .venv/.ok ## make .venv with the locked packages (once; minutes)
 reproduce: setup ## the main job from nothing, seed 0: corpus, both stages, evaluation, figures (under 30 minutes, 2 CPU cores)
 	@$(BIN)/python -m vplib.reproduce run lesson
 
-study: setup ## the same at scale=study (three hours on 2 CPU cores); a stopped run continues
+study: setup ## the same at scale=study (three and a half hours on 2 CPU cores); a stopped run continues
 	@$(BIN)/python -m vplib.reproduce run study
 
 seeds: setup ## the other training seeds, after the two above: lesson 1 to 4, study 1 and 2 (hours); a stopped run continues

@@ -7,7 +7,7 @@ FOLDER has `train/` and `val/` with a metadata.jsonl each, whose lines have `fil
 `42_captioning_qa` at `lesson` trains a language model on the training captions, freezes it, and then the
 bridge from the shipped `study` stage 2, with training seeds 0 to 2; the captions of `val` are scored
 beside those of the same bridge from random weights, from the middle frame alone, and from no video, and
-beside the best constant caption. Nothing is chosen on `val`. A stopped run continues. **Not yet run.**
+beside the best constant caption. Nothing is chosen on `val`. A stopped run continues.
 """
 
 import argparse

@@ -27,6 +27,7 @@ SINGLE = (
     "reports/README.md",
     "reports/CLAIMS.md",
     "reports/weights/README.md",
+    "reports/voice/README.md",
 )
 NOTEBOOK = re.compile(r"(?:notebooks/)?(\d\d_\w+)\.ipynb")
 

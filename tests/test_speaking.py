@@ -404,6 +404,9 @@ def test_the_shipped_voice_is_what_its_manifest_says_and_speaks_of_what_it_sees(
         checkpoints.flatten(features.encoder_of(whole))
     )
     voice, look = caption.load(shipped.VOICE), dict(resolution=56, frames=16, fps=8.0, seed=5)
+    count = sum(leaf.size for leaf in checkpoints.flatten(voice.speaker.lm).values())
+    page = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"has {count:,} parameters and {voice.speaker.words.size} words" in page
     said, references = [], []
     source = families.source("captioning/test", 12, **look)
     for k in range(len(source)):
