@@ -187,7 +187,7 @@ def _case(there: dict[str, str], here: dict[str, str]) -> str:
     told = "; ".join(f"{key} (committed: {there.get(key)}, here: {here[key]})" for key in differ)
     processors = {"processor", "flags", "caches", "python"}
     if set(differ) <= processors and all("avx2" in one.get("flags", "") for one in (there, here)):
-        return f"another processor, on which equal bytes are expected, too: {told}"
+        return f"another processor: equal weights expected, and scores that may differ a little: {told}"
     return f"another machine, so rows within tolerance are expected: {told}"
 
 
@@ -255,18 +255,22 @@ def _is_finished(name: str, scale: str, seed: int) -> bool:
 
 
 def missing() -> list[str]:
-    """One sentence for every run without which a mean over training seeds has a seed less."""
+    """One sentence for every notebook of a scale's main job that has rows of fewer training seeds
+    than the scale has."""
     found = {}  # scale -> seed -> words of its commands, its notebooks among them
     for row in results.read("seeds"):
         words = set(row["command"].split())
         found.setdefault(row["scale"], {}).setdefault(int(row["seed"]), set()).update(words)
-    return [
-        f"{name} of seed {seed} at {scale} is missing from the means: "
-        f"python -m vplib.run {name} scale={scale} seed={seed}"
-        for scale, runs in found.items()
-        for seed, name in itertools.product(sorted(runs), SEEDED if len(runs) > 1 else ())
-        if name not in runs[seed]
-    ]
+    sentences = []
+    for (scale, runs), name in itertools.product(found.items(), SEEDED):
+        lacking = [str(seed) for seed in sorted(runs) if name not in runs[seed]]
+        if 0 < len(lacking) < len(runs):
+            which = ",".join(lacking)
+            sentences.append(
+                f"{name} of seed {which} at {scale} is missing from the means: "
+                f"python -m vplib.run {name} scale={scale} seed={which}"
+            )
+    return sentences
 
 
 def main(words: list[str]) -> None:
