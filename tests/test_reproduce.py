@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from test_run import gone
 
 from vplib import environment, files, paths, reproduce, results, run
@@ -307,6 +308,13 @@ def test_seeds_need_the_shards_and_a_scale(seeds, repository):
     )
 
 
+def test_the_main_job_is_all_that_dvc_has_at_both_scales_but_what_takes_longest():
+    stages = yaml.safe_load((paths.ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
+    both = {"matrix": {"scale": ["lesson", "study"]}}
+    found = {name for name, stage in stages.items() if both.items() <= stage.items()}
+    assert found == {*reproduce.MAIN, "46_checking_the_probe", "48_adaptation"}
+
+
 def test_a_notebook_whose_mean_lacks_seeds_is_named_once(seeds, capsys):
     for seed in (0, 1, 2):
         for name in reproduce.SEEDED:
@@ -321,5 +329,12 @@ def test_a_notebook_whose_mean_lacks_seeds_is_named_once(seeds, capsys):
     assert sum("missing" in line for line in said) == 1
     for seed in (1, 2):
         run.run("30_stage2", ["scale=study", f"seed={seed}"])
+    out, row = (
+        paths.RUNS / "49_baselines" / paths.tag("world", "sweep"),
+        {"name": "b", "value": 1, "unit": "fraction"},
+    )
+    results.write(
+        out, [row], scale="sweep", command="python -m vplib.run 49_baselines"
+    )  # no main job
     main(["tables"])
     assert "missing" not in capsys.readouterr().out

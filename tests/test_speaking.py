@@ -15,7 +15,7 @@ import pytest
 import toy
 from flax import nnx
 
-from vplib import caption, paths, shipped
+from vplib import caption, config, paths, shipped
 from vplib.data import cached, spoken, text
 from vplib.evaluate import answers, captioning, features, speech, talk, tasks
 from vplib.method import speaking
@@ -393,6 +393,9 @@ def test_what_42_leaves_speaks_of_any_video(voice, tmp_path):
 
 
 def test_the_shipped_voice_is_what_its_manifest_says_and_speaks_of_what_it_sees(tmp_path):
+    own, given = "data=world", ["data=folder", f"data.root={tmp_path}"]
+    lms = [config.check("42_captioning_qa", words).speaking.lm for words in ([own], given)]
+    assert lms == [paths.short(shipped.VOICE), None]  # at lesson, the main job's scale
     told = json.loads((shipped.VOICE / "manifest.json").read_text())
     assert told["files"].keys() == {*caption.FILES.values()}
     for name, entry in told["files"].items():
