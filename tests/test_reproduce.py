@@ -223,10 +223,8 @@ def test_verify_says_what_differs_between_the_machines(measured, monkeypatch, ca
 def test_processors_alike_in_what_counts_are_expected_to_agree():
     there = {"processor": "A", "flags": "avx2 avx512f", "caches": "L1d 32K", "threads": "2"}
     other = there | {"processor": "B", "flags": "avx2", "caches": "L1d 48K"}
-    assert (
-        "equal weights expected, and scores that may differ a little: processor (committed: A"
-        in (reproduce._case(there, other))
-    )
+    said = "equal weights expected, and scores that may differ a little: processor (committed: A"
+    assert said in reproduce._case(there, other)
     for change in ({"flags": "sse4_2"}, {"threads": "4"}):
         assert "within tolerance" in reproduce._case(there, other | change)
 
@@ -329,12 +327,8 @@ def test_a_notebook_whose_mean_lacks_seeds_is_named_once(seeds, capsys):
     assert sum("missing" in line for line in said) == 1
     for seed in (1, 2):
         run.run("30_stage2", ["scale=study", f"seed={seed}"])
-    out, row = (
-        paths.RUNS / "49_baselines" / paths.tag("world", "sweep"),
-        {"name": "b", "value": 1, "unit": "fraction"},
-    )
-    results.write(
-        out, [row], scale="sweep", command="python -m vplib.run 49_baselines"
-    )  # no main job
+    elsewhere = paths.RUNS / "49_baselines" / paths.tag("world", "sweep")  # no main job
+    row = {"name": "b", "value": 1, "unit": "fraction"}
+    results.write(elsewhere, [row], scale="sweep", command="python -m vplib.run 49_baselines")
     main(["tables"])
     assert "missing" not in capsys.readouterr().out
